@@ -1,0 +1,1 @@
+"""What the protos say, generated: see proto/generate.py."""

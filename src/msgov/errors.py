@@ -1,0 +1,234 @@
+"""Every error answers one question first: was the call sent?
+
+    MsgovError
+      Rejected             not sent, safe to send elsewhere; retry_after, and the numbers that decided
+        BreakerOpen  RateLimited  BulkheadFull  Shed  NoInstance  BudgetSpent  DeadlineSpent
+      DeadlineExceeded     (also TimeoutError) may have been sent
+      CallFailed           sent and refused; status, verdict
+      OutcomeUnknown       may have happened; carries the idempotency key to ask again
+      SourceError          knowledge could not be refreshed; age
+      RuleError            (also ValueError) a rule that cannot be: path, value, allowed range
+      DeliveryError        a message whose fate is unknown or known bad
+      MissingExtra         (also ImportError) names the extra to install
+
+Facts are attributes; a message is one lower-case clause with the number in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from msgov.call import IGNORED, MAYBE, NO, TRANSIENT, YES, Sent, Verdict
+
+Fact = str | int | float | bool | None
+
+
+class MsgovError(Exception):
+    """The root: catch it to catch whatever msgov itself decided.
+
+    `reason` is the short name used in metrics, logs and on the wire; `verdict` says what the error tells
+    about the callee; `sent` says whether the callee may have seen the call; `overloaded` asks callers not to
+    pile on; `retry_after` is in seconds, None when there is nothing to wait for.
+    """
+
+    reason: str = "error"
+    verdict: Verdict = TRANSIENT
+    sent: Sent = MAYBE
+    overloaded: bool = False
+    retry_after: float | None = None
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **facts: Fact) -> None:
+        super().__init__(message)
+        if retry_after is not None:
+            self.retry_after = retry_after
+        self.facts: Mapping[str, Fact] = facts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process pools; the default reduce would lose everything but the message.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[MsgovError], args: tuple[object, ...], state: dict[str, object]) -> MsgovError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class Rejected(MsgovError):
+    """Refused on this side before anything was sent: safe to send elsewhere, and says nothing about the callee."""
+
+    reason = "rejected"
+    verdict = IGNORED
+    sent = NO
+
+
+class BreakerOpen(Rejected):
+    """The callee has been failing, so it is left alone until `retry_after` seconds have passed."""
+
+    reason = "breaker_open"
+    overloaded = True
+
+
+class RateLimited(Rejected):
+    """More calls than the rate allows; the next one fits after `retry_after` seconds."""
+
+    reason = "rate_limited"
+
+
+class BulkheadFull(Rejected):
+    """As many calls as allowed are already in flight."""
+
+    reason = "bulkhead_full"
+
+
+class Shed(Rejected):
+    """Dropped to keep the rest of the work alive."""
+
+    reason = "shed"
+    overloaded = True
+
+
+class NoInstance(Rejected):
+    """No instance of the service is known, or none is left to try."""
+
+    reason = "no_instance"
+
+
+class BudgetSpent(Rejected):
+    """The retry budget of this callee is spent: another attempt would only add to its load."""
+
+    reason = "budget_spent"
+
+
+class DeadlineSpent(Rejected):
+    """No time was left before the call began."""
+
+    reason = "deadline_exhausted"
+
+
+class DeadlineExceeded(MsgovError, TimeoutError):
+    """Time ran out while the call was under way: it may have been done."""
+
+    reason = "deadline_exceeded"
+
+
+class CallFailed(MsgovError):
+    """The callee, or something on its side of the wire, refused the call.
+
+    `status` is the wire's own word for it: a gRPC status name ("UNAVAILABLE") or an HTTP code ("503").
+    """
+
+    reason = "call_failed"
+    sent = YES
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: str,
+        verdict: Verdict = TRANSIENT,
+        sent: Sent = YES,
+        overloaded: bool = False,
+        retry_after: float | None = None,
+        **facts: Fact,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, **facts)
+        self.status = status
+        self.verdict = verdict
+        self.sent = sent
+        self.overloaded = overloaded
+
+
+class OutcomeUnknown(MsgovError):
+    """The call may have happened; ask again with the same `key`, which makes asking safe."""
+
+    reason = "outcome_unknown"
+
+    def __init__(self, message: str, *, key: str, **facts: Fact) -> None:
+        super().__init__(message, retry_after=None, **facts)
+        self.key = key
+
+
+class SourceError(MsgovError):
+    """Knowledge could not be refreshed; what is known is `age` seconds old (None: nothing is known)."""
+
+    reason = "source"
+    sent = NO
+
+    def __init__(self, message: str, *, age: float | None = None, **facts: Fact) -> None:
+        super().__init__(message, retry_after=None, **facts)
+        self.age = age
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a rule: where it stands, what stands there, what may stand there."""
+
+    path: str
+    value: object
+    allowed: str
+
+    def __str__(self) -> str:
+        """Read as one clause: path, value, allowed."""
+        shown = repr(self.value)
+        return f"{self.path or '(top)'} = {shown if len(shown) <= 80 else shown[:77] + '...'}: {self.allowed}"
+
+
+class RuleError(MsgovError, ValueError):
+    """A rule that cannot be; names every `Problem` at once, and `where` (the file or source) it stood."""
+
+    reason = "rule"
+    sent = NO
+
+    def __init__(self, problems: Sequence[Problem], *, where: str = "") -> None:
+        self.problems = tuple(problems)
+        self.where = where
+        lines = [str(problem) for problem in self.problems[:20]]
+        if len(self.problems) > len(lines):
+            lines.append(f"and {len(self.problems) - len(lines)} more")
+        head = f"{where}: " if where else ""
+        super().__init__(head + (lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)))
+
+    @property
+    def path(self) -> str:
+        """Where the first problem stands."""
+        return self.problems[0].path
+
+    @property
+    def value(self) -> object:
+        """What stands there."""
+        return self.problems[0].value
+
+    @property
+    def allowed(self) -> str:
+        """What may stand there."""
+        return self.problems[0].allowed
+
+    @classmethod
+    def at(cls, path: str, value: object, allowed: str, *, where: str = "") -> RuleError:
+        """Build the common case: one problem."""
+        return cls([Problem(path, value, allowed)], where=where)
+
+
+class DeliveryError(MsgovError):
+    """A message whose fate is unknown (`sent` is MAYBE) or known bad (`sent` is NO)."""
+
+    reason = "delivery"
+
+    def __init__(self, message: str, *, sent: Sent = MAYBE, **facts: Fact) -> None:
+        super().__init__(message, retry_after=None, **facts)
+        self.sent = sent
+
+
+class MissingExtra(MsgovError, ImportError):
+    """A package that an extra of msgov brings is not installed; names the extra."""
+
+    reason = "missing_extra"
+    sent = NO
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'msgov[{extra}]'")
+        self.package = package
+        self.extra = extra

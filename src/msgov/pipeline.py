@@ -1,0 +1,213 @@
+"""A pipeline is a list of policies, first outermost, flattened once into frames.
+
+A frame is a run of gates, substitutes and deadlines that one driver function walks: in by `enter`, out by `leave`.
+The one seam is the plan (retry, hedge): what stands before it acts once per call, what stands after it per attempt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeAlias
+
+from msgov.call import IGNORED, Call, Outcome
+from msgov.errors import Rejected, RuleError
+from msgov.event import unraisable
+from msgov.policy import Answer, Classify, Gate, Plan, Substitute, Waiting, classify
+
+Step: TypeAlias = "Gate[object] | Substitute"
+Policy: TypeAlias = "Gate[object] | Substitute | Plan | Callable[..., object]"
+Tickets: TypeAlias = "list[object]"
+
+_DROPPED = Outcome(IGNORED, status="abandoned")
+
+
+class Frame:
+    """A run of steps walked together; settles what it admitted exactly once, innermost first.
+
+    `tickets` is the walk's own memory: as long as a step's ticket stands in it, that step is owed a settle. What was
+    left to the garbage collector comes back through `abandon`, which takes no lock: the next walk settles it.
+    """
+
+    __slots__ = ("_admits", "_exits", "_orphans", "narrows", "steps")
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.steps = tuple(steps)
+        self.narrows = any(getattr(step, "narrows", False) for step in self.steps)
+        self._admits = tuple(step.admit if isinstance(step, Gate) else _pass for step in self.steps)
+        self._exits = tuple(
+            (step.settle, None) if isinstance(step, Gate) else (None, step.instead) for step in self.steps
+        )
+        self._orphans: deque[Tickets] = deque()
+
+    def enter(self, call: Call, tickets: Tickets, now: float) -> Waiting[object] | None:
+        """Walk in from where `tickets` left off; return the `Waiting` to wait on, None when all are passed.
+
+        Raises `Rejected` with the steps passed so far still in `tickets`: hand them to `leave`.
+        """
+        if self._orphans:
+            self._drain(now)
+        admits = self._admits
+        if tickets:
+            admits = admits[len(tickets) :]
+        for admit in admits:
+            ticket = admit(call, now)
+            if ticket.__class__ is Waiting:
+                return ticket  # narrowed by class: isinstance costs ten times as much
+            tickets.append(ticket)
+        return None
+
+    def gate(self, tickets: Tickets) -> Gate[object]:
+        """Return the gate at which the walk stands: the one a `Waiting` came from."""
+        step = self.steps[len(tickets)]
+        assert isinstance(step, Gate)  # noqa: S101  only gates return a Waiting
+        return step
+
+    def leave(self, call: Call, tickets: Tickets, outcome: Outcome, now: float) -> Answer | None:
+        """Walk out, settling each step; stop at a substitute that will answer and return its answer.
+
+        Call it again with the answer's own outcome for the steps that remain.
+        """
+        if self._orphans:
+            self._drain(now)
+        exits = self._exits
+        error = outcome.error
+        while tickets:
+            ticket = tickets.pop()
+            settle, instead = exits[len(tickets)]
+            if settle is not None:
+                try:
+                    settle(ticket, outcome, now)
+                except Exception as fault:  # noqa: BLE001  a faulty gate must not cost the others their settle
+                    unraisable(fault, settle)
+            elif error is not None and instead is not None:
+                answer = instead(call, outcome, now)
+                if answer is not None:
+                    return answer
+        return None
+
+    def abandon(self, tickets: Tickets) -> None:
+        """Take what a finaliser found, without a lock; the next `enter` or `leave` settles it as IGNORED."""
+        if tickets:
+            self._orphans.append(tickets)
+
+    def _drain(self, now: float) -> None:
+        while True:
+            try:
+                tickets = self._orphans.popleft()
+            except IndexError:
+                return
+            while tickets:
+                ticket = tickets.pop()
+                settle, _ = self._exits[len(tickets)]
+                if settle is not None:
+                    try:
+                        settle(ticket, _DROPPED, now)
+                    except Exception as fault:  # noqa: BLE001  as in leave
+                        unraisable(fault, settle)
+
+    def __len__(self) -> int:
+        """Count the steps."""
+        return len(self.steps)
+
+    def __repr__(self) -> str:
+        """List the steps, outermost first."""
+        return f"Frame({', '.join(type(step).__name__ for step in self.steps)})"
+
+
+def _pass(call: Call, now: float) -> object:
+    """Let by: a substitute has nothing to say at the door."""
+    return _pass
+
+
+class Segment:
+    """One seam with its two frames: `outer` per call, then `plan`, then `inner` per attempt.
+
+    `layers` wrap whatever comes after the segment: a user's own `Handler -> Handler`.
+    """
+
+    __slots__ = ("inner", "layers", "outer", "plan")
+
+    def __init__(
+        self, outer: Frame, plan: Plan | None, inner: Frame, layers: Sequence[Callable[..., object]] = ()
+    ) -> None:
+        self.outer = outer
+        self.plan = plan
+        self.inner = inner
+        self.layers = tuple(layers)
+
+
+class Pipeline:
+    """Policies in order, first outermost, with the function that judges an error.
+
+    Raises `RuleError` when two plans stand in it, or a thing that is no policy: a retry inside a retry multiplies.
+    """
+
+    __slots__ = ("classify", "policies", "segments")
+
+    def __init__(self, policies: Iterable[Policy] = (), *, classify: Classify = classify) -> None:
+        self.policies = tuple(policies)
+        self.classify = classify
+        self.segments = tuple(_segments(self.policies))
+
+    @property
+    def flat(self) -> Segment:
+        """The whole pipeline as one segment, for edges that hold a call without a coroutine.
+
+        Raises `RuleError` when a plain layer stands in it: such an edge has no handler to wrap.
+        """
+        if len(self.segments) != 1 or self.segments[0].layers:
+            raise RuleError.at("policies", self, "gates, plans and substitutes only: a channel has no handler to wrap")
+        return self.segments[0]
+
+    def judge(self, call: Call, error: BaseException, seconds: float) -> Outcome:
+        """Judge an error with `classify`; a classifier that raises is reported, and the default judges instead."""
+        try:
+            outcome = self.classify(call, error)
+        except Exception as fault:  # noqa: BLE001  the user's classifier must not cost a settle
+            unraisable(fault, self.classify)
+            outcome = classify(call, error)
+        outcome.seconds = seconds
+        return outcome
+
+    def __repr__(self) -> str:
+        """List the policies, outermost first."""
+        names = (getattr(p, "__name__", type(p).__name__) for p in self.policies)
+        return f"Pipeline({', '.join(names)})"
+
+
+def _segments(policies: tuple[Policy, ...]) -> Iterable[Segment]:
+    seen: Plan | None = None
+    steps: list[Step] = []
+    outer: list[Step] | None = None
+    plan: Plan | None = None
+
+    def cut(layers: Sequence[Callable[..., object]] = ()) -> Segment:
+        if plan is None:
+            return Segment(Frame(steps), None, Frame(()), layers)
+        return Segment(Frame(outer or ()), plan, Frame(steps), layers)
+
+    for at, policy in enumerate(policies):
+        if isinstance(policy, Plan):
+            if seen is not None:
+                raise RuleError.at(f"policies[{at}]", policy, "one plan per pipeline: nested retries multiply")
+            seen = plan = policy
+            outer, steps = steps, []
+        elif isinstance(policy, Gate | Substitute):
+            steps.append(policy)
+        elif callable(policy) and not isinstance(policy, type):
+            yield cut([policy])
+            steps, outer, plan = [], None, None
+        else:
+            raise RuleError.at(
+                f"policies[{at}]", policy, "a Gate, a Plan, a Substitute or a layer (handler -> handler)"
+            )
+    yield cut()
+
+
+def raise_last(error: BaseException, real: BaseException | None, tries: int) -> NoReturn:
+    """Raise what a call ended with: a rejection of a later attempt must not hide the failure before it."""
+    ended = real if real is not None and isinstance(error, Rejected) else error
+    if tries > 1 and isinstance(ended, Exception):
+        ended.add_note(f"after {tries} attempts")
+    raise ended

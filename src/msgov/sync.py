@@ -1,0 +1,308 @@
+"""The blocking driver: walks a pipeline round a plain function, and is the only core module that sleeps.
+
+The twin of `msgov.aio`, line for line where the colours agree. Where blocking code cannot be honest it says less: a
+deadline bounds waits, attempts and what is sent on, and never pretends to interrupt a running function.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar, cast
+
+from msgov import scope
+from msgov.call import IGNORED, OK, Call, Outcome
+from msgov.clock import Clock, monotonic
+from msgov.clock import sleep as real_sleep
+from msgov.errors import MsgovError, Rejected
+from msgov.pipeline import Frame, Pipeline, Segment, Tickets, raise_last
+from msgov.policy import Plan, SyncHandler, Waiting
+
+T = TypeVar("T")
+Sleep = Callable[[float], None]
+
+
+def govern(
+    pipeline: Pipeline, handler: SyncHandler, *, clock: Clock = monotonic, sleep: Sleep = real_sleep
+) -> SyncHandler:
+    """Wrap a handler in a pipeline; `sleep` waits between attempts."""
+    for segment in reversed(pipeline.segments):
+        for layer in reversed(segment.layers):
+            handler = cast("SyncHandler", layer(handler))
+        handler = _framed(pipeline, segment.inner, handler, clock)
+        if segment.plan is not None:
+            handler = _planned(pipeline, segment.plan, handler, clock, sleep)
+        handler = _framed(pipeline, segment.outer, handler, clock)
+    return handler
+
+
+def _framed(pipeline: Pipeline, frame: Frame, handler: SyncHandler, clock: Clock) -> SyncHandler:
+    if not len(frame):
+        return handler
+    enter, leave = frame.enter, frame.leave
+    run = _bounded(handler) if frame.narrows else handler
+
+    def framed(call: Call) -> object:
+        tickets: Tickets = []
+        started = clock()
+        try:
+            waiting = enter(call, tickets, started)
+            if waiting is not None:
+                started = _queue(frame, waiting, call, tickets, clock)
+            reply = run(call)
+        except BaseException as error:  # noqa: BLE001  every way out settles
+            return _failed(pipeline, frame, call, tickets, error, started, clock)
+        now = clock()
+        leave(call, tickets, Outcome(OK, seconds=now - started), now)
+        return reply
+
+    return framed
+
+
+def _failed(
+    pipeline: Pipeline, frame: Frame, call: Call, tickets: Tickets, error: BaseException, started: float, clock: Clock
+) -> object:
+    """Settle a failed call, let a substitute answer, or raise what it failed with."""
+    now = clock()
+    answer = frame.leave(call, tickets, pipeline.judge(call, error, now - started), now)
+    try:
+        while answer is not None:
+            try:
+                reply = answer(call, error)
+            except BaseException as worse:  # noqa: BLE001  the answer failed too: the steps outside still settle
+                error, now = worse, clock()
+                answer = frame.leave(call, tickets, pipeline.judge(call, error, now - started), now)
+            else:
+                now = clock()
+                frame.leave(call, tickets, Outcome(OK, seconds=now - started), now)
+                return reply
+        raise error
+    finally:
+        del error  # its traceback holds this frame
+
+
+def _planned(pipeline: Pipeline, plan: Plan, handler: SyncHandler, clock: Clock, sleep: Sleep) -> SyncHandler:
+    def planned(call: Call) -> object:
+        plan.next(call, 1, None, clock())
+        real: BaseException | None = None
+        tries = 1
+        try:
+            while True:
+                started = clock()
+                try:
+                    return handler(call)
+                except BaseException as error:  # noqa: BLE001  the plan decides on every error
+                    now = clock()
+                    delay = plan.next(call, tries, pipeline.judge(call, error, now - started), now)
+                    if delay is None:
+                        raise_last(error, real, tries)
+                    if not isinstance(error, Rejected):
+                        real = error
+                sleep(delay)
+                tries += 1
+                call.attempt = tries
+        finally:
+            del real
+
+    return planned
+
+
+def _queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets, clock: Clock) -> float:
+    """Wait in every line of the frame; return the time at which the last one let the call in."""
+    line: Waiting[object] | None = waiting
+    now = clock()
+    while line is not None:
+        gate = frame.gate(tickets)
+        woken = threading.Event()
+        line.wake = woken.set
+        try:
+            if not line.over:
+                woken.wait(max(0.0, line.until - now))
+        except BaseException:
+            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
+                got = gate.withdraw(line, clock())
+                if got is not None:
+                    gate.settle(got, Outcome(IGNORED), clock())
+            raise
+        now = clock()
+        ticket = gate.withdraw(line, now)
+        if ticket is None:
+            raise gate.late(line, now)
+        tickets.append(ticket)
+        line = frame.enter(call, tickets, now)
+    return now
+
+
+def _bounded(handler: SyncHandler) -> SyncHandler:
+    """Hand `call.deadline` down to whatever the handler calls; nothing here interrupts it."""
+
+    def bounded(call: Call) -> object:
+        if call.deadline is None:
+            return handler(call)
+        around = scope.current.get()
+        token = scope.current.set(around.by(call.deadline))
+        try:
+            return handler(call)
+        finally:
+            scope.current.reset(token)
+
+    return bounded
+
+
+def stream(
+    pipeline: Pipeline,
+    opener: Callable[[Call], Iterator[T]],
+    *,
+    clock: Clock = monotonic,
+    sleep: Sleep = real_sleep,
+) -> Callable[[Call], Stream[T]]:
+    """Wrap a function that opens a stream: its tickets are held until the stream ends, breaks or is closed.
+
+    A retry may open it again as long as no item was given out.
+    """
+    segment = pipeline.flat
+    return lambda call: Stream(pipeline, segment, opener, call, clock, sleep)
+
+
+class Stream(Iterator[T]):
+    """A governed stream; an iterator with `close`, also a context manager.
+
+    One dropped without `close` is settled late but surely: its finaliser takes no lock and hands the tickets to the
+    frame's queue.
+    """
+
+    __slots__ = (
+        "_attempt", "_call", "_clock", "_inner", "_opener", "_over", "_pipeline", "_segment", "_sleep", "_started",
+        "_tickets",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        segment: Segment,
+        opener: Callable[[Call], Iterator[T]],
+        call: Call,
+        clock: Clock,
+        sleep: Sleep,
+    ) -> None:
+        self._over = False
+        self._tickets: Tickets = []
+        self._attempt: Tickets = []
+        self._inner: Iterator[T] | None = None
+        self._pipeline = pipeline
+        self._segment = segment
+        self._opener = opener
+        self._call = call
+        self._clock = clock
+        self._sleep = sleep
+        self._started: float | None = None
+
+    def __iter__(self) -> Stream[T]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> T:
+        """Return the next item; raises what ends the stream, once it is settled."""
+        if self._over:
+            raise StopIteration
+        if self._started is None:
+            return self._first()
+        try:
+            return self._pull()
+        except StopIteration:
+            self._leave(Outcome(OK, seconds=self._seconds()))
+            raise
+        except BaseException as error:  # noqa: BLE001  every way out settles
+            self._leave(self._judged(error))
+            raise
+
+    def _first(self) -> T:
+        """Enter, open, and try again while the plan allows: nothing was given out yet."""
+        call, clock, segment = self._call, self._clock, self._segment
+        self._started = clock()
+        tries, real = 1, None
+        try:
+            _enter(segment.outer, call, self._tickets, clock)
+            if segment.plan is not None:
+                segment.plan.next(call, 1, None, clock())
+            while True:
+                try:
+                    _enter(segment.inner, call, self._attempt, clock)
+                    self._inner = self._opener(call)
+                    return self._pull()
+                except StopIteration:
+                    self._leave(Outcome(OK, seconds=self._seconds()))
+                    raise
+                except BaseException as error:  # noqa: BLE001  the plan decides on every error
+                    outcome = self._judged(error)
+                    segment.inner.leave(call, self._attempt, outcome, clock())
+                    plan = segment.plan
+                    delay = None if plan is None else plan.next(call, tries, outcome, clock())
+                    if delay is None:
+                        raise_last(error, real, tries)
+                    if not isinstance(error, Rejected):
+                        real = error
+                _close(self._inner)
+                self._inner = None
+                self._sleep(delay)
+                tries += 1
+                call.attempt = tries
+        except StopIteration:
+            raise
+        except BaseException as error:  # noqa: BLE001  every way out settles
+            self._leave(self._judged(error))
+            raise
+        finally:
+            del real
+
+    def _pull(self) -> T:
+        inner = self._inner
+        assert inner is not None  # noqa: S101  opened by _first
+        return next(inner)
+
+    def _seconds(self) -> float:
+        return 0.0 if self._started is None else self._clock() - self._started
+
+    def _judged(self, error: BaseException) -> Outcome:
+        return self._pipeline.judge(self._call, error, self._seconds())
+
+    def _leave(self, outcome: Outcome) -> None:
+        self._over = True
+        now = self._clock()
+        self._segment.inner.leave(self._call, self._attempt, outcome, now)
+        while self._segment.outer.leave(self._call, self._tickets, outcome, now) is not None:
+            pass  # a substitute cannot answer for a stream: what stands outside it is settled all the same
+
+    def close(self) -> None:
+        """Close the stream early: settled as IGNORED, since it says nothing about the callee. Closing twice is fine."""
+        if not self._over:
+            self._leave(Outcome(IGNORED, status="closed", seconds=self._seconds()))
+        inner, self._inner = self._inner, None
+        _close(inner)
+
+    def __enter__(self) -> Stream[T]:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Hand what was dropped to the frame's queue: no lock is taken here."""
+        if not self._over:
+            self._segment.inner.abandon(self._attempt)
+            self._segment.outer.abandon(self._tickets)
+
+
+def _close(inner: Iterator[object] | None) -> None:
+    close = getattr(inner, "close", None)
+    if close is not None:
+        close()
+
+
+def _enter(frame: Frame, call: Call, tickets: Tickets, clock: Clock) -> None:
+    waiting = frame.enter(call, tickets, clock())
+    if waiting is not None:
+        _queue(frame, waiting, call, tickets, clock)

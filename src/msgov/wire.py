@@ -1,0 +1,138 @@
+"""Every name that msgov puts on a wire stands here, with the code that writes and reads its value.
+
+gRPC metadata, HTTP headers and message headers carry the same lower-case names. Deadlines are honoured from anyone,
+since they only shrink; attempt allowance only from a trusted hop. What cannot be read is passed over, never an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+from msgov.call import Call
+from msgov.scope import Scope, Trace, sooner
+
+TRACEPARENT = "traceparent"  # W3C Trace Context
+TRACESTATE = "tracestate"
+BAGGAGE = "baggage"  # W3C Baggage
+DEADLINE = "msgov-deadline-ms"  # what is left, relative, in whole milliseconds
+ENVOY_DEADLINE = "x-envoy-expected-rq-timeout-ms"  # read only
+GRPC_TIMEOUT = "grpc-timeout"  # read only: gRPC itself writes it
+ATTEMPT = "msgov-attempt"  # from 2 on
+ATTEMPTS_LEFT = "msgov-attempts-left"  # what the layers below may still spend
+OVERLOADED = "msgov-overloaded"  # "1" on a refusal: do not pile on
+SENT = "msgov-sent"  # "no" on a refusal made before the handler ran
+REASON = "msgov-reason"  # the short name of our own error
+IDEMPOTENCY_KEY = "idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
+PUSHBACK = "grpc-retry-pushback-ms"  # gRFC A6
+REQUEST_ID = "x-request-id"
+
+LONGEST = 600.0  # seconds; a longer deadline on the wire is clamped to it
+STATE_LIMIT = 512  # characters of tracestate kept
+BAGGAGE_LIMIT = 8192  # characters; W3C asks for no more
+
+_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_UNITS: Mapping[str, float] = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
+
+
+def new_trace_id() -> str:
+    """Mint a random trace id of 32 hex digits."""
+    return os.urandom(16).hex()
+
+
+def new_span_id() -> str:
+    """Mint a random span id of 16 hex digits."""
+    return os.urandom(8).hex()
+
+
+def child(trace: Trace | None) -> Trace:
+    """Mint a new span under `trace`, or a new unsampled trace where there is none."""
+    if trace is None:
+        return Trace(new_trace_id(), new_span_id())
+    return Trace(trace.trace_id, new_span_id(), sampled=trace.sampled, state=trace.state)
+
+
+def write_traceparent(trace: Trace) -> str:
+    """Write the traceparent header, version 00."""
+    return f"00-{trace.trace_id}-{trace.span_id}-{'01' if trace.sampled else '00'}"
+
+
+def read_traceparent(value: str | None, state: str = "") -> Trace | None:
+    """Read a traceparent header; None for one that W3C Trace Context says to ignore."""
+    found = _PARENT.fullmatch(value) if value else None
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, rest = found.groups()
+    if version == "ff" or (version == "00" and rest) or trace_id == "0" * 32 or span_id == "0" * 16:
+        return None
+    if len(state) > STATE_LIMIT or not _PRINTABLE.fullmatch(state):
+        state = ""
+    return Trace(trace_id, span_id, sampled=bool(int(flags, 16) & 1), state=state)
+
+
+def read_milliseconds(value: str | None) -> float | None:
+    """Read whole milliseconds into seconds, clamped to 0..LONGEST; None where there is no number."""
+    if not value or len(value) > 18 or not value.isascii() or not value.isdigit():
+        return None
+    return min(int(value) / 1000.0, LONGEST)
+
+
+def read_grpc_timeout(value: str | None) -> float | None:
+    """Read a grpc-timeout (1 to 8 digits and a unit) into seconds, clamped; None where it is malformed."""
+    if not value or not 2 <= len(value) <= 9 or not value[:-1].isascii() or not value[:-1].isdigit():
+        return None
+    unit = _UNITS.get(value[-1])
+    return None if unit is None else min(int(value[:-1]) * unit, LONGEST)
+
+
+def outgoing(call: Call, now: float, *, deadline: bool) -> list[tuple[str, str]]:
+    """Return the headers that an attempt sends along; `deadline` where the transport has no field of its own."""
+    headers: list[tuple[str, str]] = []
+    trace = call.trace
+    if trace is not None:
+        headers.append((TRACEPARENT, write_traceparent(trace)))
+        if trace.state:
+            headers.append((TRACESTATE, trace.state))
+    if deadline and call.deadline is not None:
+        headers.append((DEADLINE, str(max(0, int((call.deadline - now) * 1000)))))
+    if call.attempt > 1:
+        headers.append((ATTEMPT, str(call.attempt)))
+    if call.attempts_left is not None:
+        headers.append((ATTEMPTS_LEFT, str(max(0, call.attempts_left))))
+    return headers
+
+
+def incoming(headers: Mapping[str, str], now: float, *, trusted: bool = False, seconds: float | None = None) -> Scope:
+    """Read what came with a call into a scope.
+
+    `seconds` is what the transport's own deadline leaves, where it has one. From an untrusted hop the trace goes on
+    as it is, and the attempt allowance is not believed.
+    """
+    left = seconds if seconds is None else min(seconds, LONGEST)
+    for told in (
+        read_milliseconds(headers.get(DEADLINE)),
+        read_milliseconds(headers.get(ENVOY_DEADLINE)),
+        read_grpc_timeout(headers.get(GRPC_TIMEOUT)) if seconds is None else None,
+    ):
+        left = sooner(left, told)
+    trace = read_traceparent(headers.get(TRACEPARENT), headers.get(TRACESTATE, ""))
+    baggage = headers.get(BAGGAGE, "")
+    attempts = headers.get(ATTEMPTS_LEFT, "") if trusted else ""
+    return Scope(
+        deadline=None if left is None else now + left,
+        trace=trace,
+        attempts_left=int(attempts) if attempts.isascii() and attempts.isdigit() and len(attempts) < 4 else None,
+        baggage=baggage if len(baggage) <= BAGGAGE_LIMIT and _PRINTABLE.fullmatch(baggage) else "",
+    )
+
+
+def lowered(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> dict[str, str]:
+    """Make one mapping of header pairs, names in lower case; of a repeated name the first counts."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        key = (name.decode("latin-1") if isinstance(name, bytes) else name).lower()
+        if key not in found:
+            found[key] = value.decode("latin-1") if isinstance(value, bytes) else value
+    return found
