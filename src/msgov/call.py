@@ -54,12 +54,13 @@ class Call:
     `metadata` what came with it. `deadline` is absolute, on the driver's monotonic clock, None for no limit.
     `idempotent` says that a second execution does no harm. `attempt` counts from 1; `instance` is where the current
     attempt goes and `tried` where earlier ones went. `attempts_left` is the chain-wide allowance, None for no limit;
-    `trace` the span that the attempt runs under and sends on.
+    `trace` the span that the attempt runs under and sends on; `context` is the edge's own, for its own handler.
     """
 
     __slots__ = (
         "attempt",
         "attempts_left",
+        "context",
         "deadline",
         "idempotent",
         "instance",
@@ -94,6 +95,7 @@ class Call:
         self.attempts_left = attempts_left
         self.attempt = 1
         self.instance: Endpoint | None = None
+        self.context: object = None
         self.tried: list[Endpoint] | None = None
         self.trace: Trace | None = None
 

@@ -1,0 +1,220 @@
+"""A gRPC status becomes an outcome on one side of the wire, and an error becomes a status on the other: here, once.
+
+Refusals carry `google.rpc` details (ErrorInfo, RetryInfo, LocalizedMessage), so a client in any language can read why
+and when to come back. The text of an exception from inside never leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol, cast
+
+try:
+    import grpc
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.protobuf.duration_pb2 import Duration
+    from google.rpc.error_details_pb2 import ErrorInfo, LocalizedMessage, RetryInfo
+    from google.rpc.status_pb2 import Status
+except ModuleNotFoundError as missing:
+    from msgov.errors import MissingExtra
+
+    raise MissingExtra(missing.name or "grpcio", extra="grpc") from missing
+
+from msgov import wire
+from msgov.call import IGNORED, MAYBE, NO, OK, PERMANENT, TRANSIENT, YES, Call, Outcome, Verdict
+from msgov.errors import CallFailed, MsgovError, Rejected
+from msgov.policy import classify
+
+Code = grpc.StatusCode
+Pairs = tuple[tuple[str, str | bytes], ...]
+
+DETAILS = "grpc-status-details-bin"
+DOMAIN = "msgov"
+
+VERDICTS: Mapping[grpc.StatusCode, Verdict] = {
+    Code.OK: OK,
+    Code.CANCELLED: TRANSIENT,  # not by us: an overloaded server refuses with it
+    Code.UNKNOWN: TRANSIENT,
+    Code.DEADLINE_EXCEEDED: TRANSIENT,
+    Code.RESOURCE_EXHAUSTED: TRANSIENT,
+    Code.UNAVAILABLE: TRANSIENT,
+    Code.INTERNAL: TRANSIENT,
+    Code.DATA_LOSS: TRANSIENT,
+    Code.ABORTED: TRANSIENT,
+}
+"""What a status says of the callee; those not listed are its answer (PERMANENT)."""
+
+FRIENDLY: Mapping[str, str] = {
+    "breaker_open": "The service behind this is resting after failures. Please try again shortly.",
+    "rate_limited": "Too many requests. Please slow down.",
+    "bulkhead_full": "The service is busy. Please try again shortly.",
+    "shed": "The service is busy. Please try again shortly.",
+    "no_instance": "The service is not available right now. Please try again shortly.",
+    "deadline_exhausted": "There was not enough time left to do this.",
+    "deadline_exceeded": "This took too long.",
+    "call_failed": "A service this depends on failed. Please try again shortly.",
+    "internal": "Something went wrong on our side.",
+}
+"""What a person is told, by reason; the facts travel as details."""
+
+_CODES: Mapping[str, grpc.StatusCode] = {
+    "breaker_open": Code.UNAVAILABLE,
+    "rate_limited": Code.RESOURCE_EXHAUSTED,
+    "bulkhead_full": Code.RESOURCE_EXHAUSTED,
+    "shed": Code.UNAVAILABLE,
+    "no_instance": Code.UNAVAILABLE,
+    "budget_spent": Code.UNAVAILABLE,
+    "deadline_exhausted": Code.DEADLINE_EXCEEDED,
+    "deadline_exceeded": Code.DEADLINE_EXCEEDED,
+    "source": Code.UNAVAILABLE,
+    "rejected": Code.UNAVAILABLE,
+}
+
+
+class Ended(Protocol):
+    """An ended RPC, as both colours of grpc show it."""
+
+    def code(self) -> grpc.StatusCode:
+        """Its status."""
+        ...
+
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """What came with the status."""
+        ...
+
+
+def judge(call: Call, error: BaseException) -> Outcome:
+    """Judge an error of a client call: by its status where it is grpc's, as the core does otherwise."""
+    if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
+        ended = cast("Ended", error)
+        return outcome(ended.code(), ended.trailing_metadata(), error)
+    return classify(call, error)
+
+
+def outcome(
+    code: grpc.StatusCode,
+    trailing: Iterable[tuple[str, str | bytes]] | None,
+    error: BaseException | None,
+    *,
+    ours: bool = False,
+    ready: bool = True,
+) -> Outcome:
+    """Make an outcome of a status; `ours` says that we cancelled, `ready` that the connection was ever up."""
+    if code is Code.OK:
+        return Outcome(OK)
+    if ours:
+        return Outcome(IGNORED, error=error, status=code.name, sent=MAYBE)
+    headers = wire.lowered(trailing or ())
+    refused = headers.get(wire.SENT) == "no" or (code is Code.UNAVAILABLE and not ready)
+    sent = NO if refused else (YES if code not in _UNSURE else MAYBE)
+    overloaded = code in (Code.RESOURCE_EXHAUSTED, Code.CANCELLED) or headers.get(wire.OVERLOADED) == "1"
+    return Outcome(
+        VERDICTS.get(code, PERMANENT),
+        error=error,
+        status=code.name,
+        retry_after=_pushback(headers.get(wire.PUSHBACK)),
+        sent=sent,
+        overloaded=overloaded,
+    )
+
+
+_UNSURE = (Code.CANCELLED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.UNKNOWN)
+
+
+def _pushback(value: str | None) -> float | None:
+    """Read gRFC A6 pushback: milliseconds; negative or unreadable means "do not retry"."""
+    if value is None:
+        return None
+    try:
+        return int(value) / 1000.0
+    except ValueError:
+        return -1.0
+
+
+def served(code: grpc.StatusCode, error: BaseException | None = None) -> Outcome:
+    """Make an outcome of a status that a handler of ours answered with."""
+    return Outcome(VERDICTS.get(code, PERMANENT), error=error, status=code.name)
+
+
+class Refusal:
+    """What a server answers in place of a reply: a code, a sentence for people, details for programs."""
+
+    __slots__ = ("code", "details", "trailing")
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailing: Pairs) -> None:
+        self.code = code
+        self.details = details
+        self.trailing = trailing
+
+
+def refusal(error: BaseException, *, began: bool, trace_id: str) -> Refusal:
+    """Turn an error into what the caller may know of it.
+
+    `began` says that the handler ran, so that the caller may not take a refusal for "never sent".
+    """
+    if isinstance(error, MsgovError):
+        reason = error.reason
+        code = _CODES.get(reason, Code.UNAVAILABLE)
+        if isinstance(error, CallFailed) and error.verdict is PERMANENT:
+            code, reason = Code.INTERNAL, "internal"
+        not_sent = isinstance(error, Rejected) and not began
+        return _made(code, reason, error.retry_after, trace_id, not_sent=not_sent, overloaded=error.overloaded)
+    if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
+        code = cast("Ended", error).code()
+        if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.CANCELLED):
+            found = outcome(code, cast("Ended", error).trailing_metadata(), error)
+            return _made(Code.UNAVAILABLE, "call_failed", found.retry_after, trace_id, overloaded=found.overloaded)
+        if code is Code.DEADLINE_EXCEEDED:
+            return _made(code, "deadline_exceeded", None, trace_id)
+        return _made(Code.INTERNAL, "internal", None, trace_id)
+    if isinstance(error, TimeoutError):
+        return _made(Code.DEADLINE_EXCEEDED, "deadline_exceeded", None, trace_id)
+    return _made(Code.INTERNAL, "internal", None, trace_id)
+
+
+def _made(
+    code: grpc.StatusCode,
+    reason: str,
+    retry_after: float | None,
+    trace_id: str,
+    *,
+    not_sent: bool = False,
+    overloaded: bool = False,
+) -> Refusal:
+    text = FRIENDLY.get(reason, FRIENDLY["internal"])
+    status = Status(code=code.value[0], message=text)
+    facts = {"trace_id": trace_id} if trace_id else {}
+    _pack(status, ErrorInfo(reason=reason.upper(), domain=DOMAIN, metadata=facts))
+    if retry_after is not None and retry_after >= 0:
+        _pack(status, RetryInfo(retry_delay=Duration(seconds=int(retry_after), nanos=int(retry_after % 1 * 1e9))))
+    _pack(status, LocalizedMessage(locale="en", message=text))
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS, status.SerializeToString()), (wire.REASON, reason)]
+    if not_sent:
+        trailing.append((wire.SENT, "no"))
+    if overloaded:
+        trailing.append((wire.OVERLOADED, "1"))
+    if retry_after is not None:
+        trailing.append((wire.PUSHBACK, str(int(retry_after * 1000))))
+    return Refusal(code, text, tuple(trailing))
+
+
+def _pack(status: Status, message: ErrorInfo | RetryInfo | LocalizedMessage) -> None:
+    packed = AnyMessage()
+    packed.Pack(message)
+    status.details.append(packed)
+
+
+def retry_delay(trailing: Iterable[tuple[str, str | bytes]] | None) -> float | None:
+    """Read the RetryInfo of a refusal, in seconds; None where there is none or it cannot be read."""
+    for name, value in trailing or ():
+        if name == DETAILS and isinstance(value, bytes):
+            status = Status()
+            try:
+                status.ParseFromString(value)
+            except ValueError:
+                return None
+            for detail in status.details:
+                info = RetryInfo()
+                if detail.Is(RetryInfo.DESCRIPTOR) and detail.Unpack(info):
+                    return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    return None
