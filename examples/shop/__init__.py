@@ -1,0 +1,1 @@
+"""A small shop of six services and a storefront: copy a folder, and you have a service."""

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar, cast
-from weakref import WeakKeyDictionary
 
-from msgov import scope
+from msgov._loop import bounded, queue
 from msgov.backoff import Backoff
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, dice, monotonic
-from msgov.errors import DeadlineExceeded, MsgovError, Rejected
+from msgov.errors import Rejected
 from msgov.latest import Latest, Source
-from msgov.pipeline import Frame, Pipeline, Segment, Tickets, raise_last
-from msgov.policy import Answer, AsyncHandler, Plan, Waiting
+from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
+from msgov.policy import Answer, AsyncHandler, Plan
+
+__all__ = ["Stream", "bounded", "follow", "govern", "stream"]
 
 T = TypeVar("T")
 
@@ -36,231 +37,152 @@ def govern(
     for segment in reversed(pipeline.segments):
         for layer in reversed(segment.layers):
             handler = cast("AsyncHandler", layer(handler))
-        handler = _framed(pipeline, segment.inner, handler, clock, native)
+        attempts = None
         if segment.plan is not None:
-            handler = _planned(pipeline, segment.plan, handler, clock)
-        handler = _framed(pipeline, segment.outer, handler, clock, native)
+            attempts = _planned(pipeline, segment.plan, segment.inner, handler, clock, native)
+        handler = _framed(pipeline, segment.outer, handler, attempts, clock, native)
         native = False  # what now stands inside may wait in line or back off: only a timer bounds that
     return handler
 
 
-def _framed(pipeline: Pipeline, frame: Frame, handler: AsyncHandler, clock: Clock, native: bool) -> AsyncHandler:
+_Reply = tuple[object, Outcome, float]
+_Attempts = Callable[[float, Call], Awaitable[_Reply]]
+
+
+def _framed(
+    pipeline: Pipeline, frame: Frame, handler: AsyncHandler, attempts: _Attempts | None, clock: Clock, native: bool
+) -> AsyncHandler:
+    """Walk a frame round a handler, or round the attempts that a plan makes of it."""
     if not len(frame):
-        return handler
-    enter, leave = frame.enter, frame.leave
+        return handler if attempts is None else partial(_alone, attempts, clock)
+    enter, settle = frame.enter, frame.settle
     timed = frame.narrows and not native
 
     async def framed(call: Call) -> object:
         tickets: Tickets = []
         started = clock()
         try:
-            waiting = enter(call, tickets, started)
-            if waiting is not None:
-                started = await _queue(frame, waiting, call, tickets, clock)
-            reply = await (bounded(handler, call, clock) if timed else handler(call))
+            line = enter(call, tickets, started)
+            if line is not None:
+                started = await queue(frame, line, call, tickets, clock)
+            if attempts is None:
+                reply = await (bounded(handler, call, clock) if timed else handler(call))
+                now = clock()
+                outcome: Outcome = Answered(call.status, now - started)
+            else:
+                if timed:
+                    reply, outcome, now = await bounded(partial(attempts, started), call, clock)
+                else:
+                    reply, outcome, now = await attempts(started, call)
+                if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
+                    outcome = Answered(call.status, now - started)
         except BaseException as error:  # noqa: BLE001  every way out settles
-            return await _failed(pipeline, frame, call, tickets, error, started, clock)
-        now = clock()
-        leave(call, tickets, Outcome(OK, seconds=now - started), now)
+            reply, outcome = await _failed(pipeline, frame, call, tickets, error, started, clock, timed)
+            try:
+                if outcome.error is None:
+                    return reply
+                if outcome.error is error:
+                    raise
+                raise outcome.error
+            finally:
+                del outcome  # its error's traceback holds this frame
+        settle(tickets, outcome, now)
         return reply
 
     return framed
 
 
-async def _failed(
-    pipeline: Pipeline, frame: Frame, call: Call, tickets: Tickets, error: BaseException, started: float, clock: Clock
-) -> object:
-    """Settle a failed call, let a substitute answer, or raise what it failed with."""
-    now = clock()
-    answer = frame.leave(call, tickets, pipeline.judge(call, error, now - started), now)
-    try:
-        while answer is not None:
-            try:
-                reply = await _answered(answer, call, error)
-            except BaseException as worse:  # noqa: BLE001  the answer failed too: the steps outside still settle
-                error, now = worse, clock()
-                answer = frame.leave(call, tickets, pipeline.judge(call, error, now - started), now)
-            else:
-                now = clock()
-                frame.leave(call, tickets, Outcome(OK, seconds=now - started), now)
-                return reply
-        raise error
-    finally:
-        del error  # its traceback holds this frame
+async def _alone(attempts: _Attempts, clock: Clock, call: Call) -> object:
+    reply, _, _ = await attempts(clock(), call)
+    return reply
 
 
-async def _answered(answer: Answer, call: Call, error: BaseException) -> object:
-    reply = answer(call, error)
-    return await reply if inspect.isawaitable(reply) else reply
+def _planned(
+    pipeline: Pipeline, plan: Plan, frame: Frame, handler: AsyncHandler, clock: Clock, native: bool
+) -> _Attempts:
+    """Walk the frame inside the seam once per attempt.
 
+    The last attempt's reply comes with its outcome and its end, for the frame outside: a call that goes well at once
+    makes one outcome and reads the clock twice, not two and four times.
+    """
+    enter, settle = frame.enter, frame.settle
+    timed = frame.narrows and not native
 
-def _planned(pipeline: Pipeline, plan: Plan, handler: AsyncHandler, clock: Clock) -> AsyncHandler:
-    async def planned(call: Call) -> object:
-        plan.next(call, 1, None, clock())
-        real: BaseException | None = None
-        tries = 1
+    async def planned(started: float, call: Call) -> _Reply:
+        tries, real = 1, None
+        plan.next(call, 1, None, started)
         try:
             while True:
-                started = clock()
+                tickets: Tickets = []
                 try:
-                    return await handler(call)
-                except BaseException as error:  # noqa: BLE001  the plan decides on every error
+                    line = enter(call, tickets, started)
+                    if line is not None:
+                        started = await queue(frame, line, call, tickets, clock)
+                    reply = await (bounded(handler, call, clock) if timed else handler(call))
+                except BaseException as error:  # noqa: BLE001  every way out settles, and the plan decides
+                    reply, outcome = await _failed(pipeline, frame, call, tickets, error, started, clock, timed)
+                    try:
+                        now = clock()
+                        if outcome.error is None:
+                            return reply, outcome, now
+                        delay = plan.next(call, tries, outcome, now)
+                        if delay is None:
+                            raise last_error(outcome.error, real, tries)
+                        if not isinstance(outcome.error, Rejected):
+                            real = outcome.error
+                    finally:
+                        del outcome  # its error's traceback holds this frame
+                else:
                     now = clock()
-                    delay = plan.next(call, tries, pipeline.judge(call, error, now - started), now)
-                    if delay is None:
-                        raise_last(error, real, tries)
-                    if not isinstance(error, Rejected):
-                        real = error
+                    well = Answered(call.status, now - started)
+                    settle(tickets, well, now)
+                    return reply, well, now
                 await asyncio.sleep(delay)
                 tries += 1
                 call.attempt = tries
+                started = clock()
         finally:
             del real
 
     return planned
 
 
-async def _queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets, clock: Clock) -> float:
-    """Wait in every line of the frame; return the time at which the last one let the call in."""
-    loop = asyncio.get_running_loop()
-    line: Waiting[object] | None = waiting
+async def _failed(
+    pipeline: Pipeline,
+    frame: Frame,
+    call: Call,
+    tickets: Tickets,
+    error: BaseException,
+    started: float,
+    clock: Clock,
+    timed: bool,
+) -> tuple[object, Outcome]:
+    """Settle a failed call and let its substitutes answer; return the reply, or an outcome that holds the error."""
     now = clock()
-    while line is not None:
-        gate = frame.gate(tickets)
-        woken: asyncio.Future[None] = loop.create_future()
-        line.wake = partial(_rouse, loop, woken)
-        try:
-            if not line.over:
-                timer = loop.call_later(max(0.0, line.until - now), _resolve, woken)
-                try:
-                    await woken
-                finally:
-                    timer.cancel()
-        except BaseException:
-            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
-                got = gate.withdraw(line, clock())
-                if got is not None:
-                    gate.settle(got, Outcome(IGNORED), clock())
-            raise
-        now = clock()
-        ticket = gate.withdraw(line, now)
-        if ticket is None:
-            raise gate.late(line, now)
-        tickets.append(ticket)
-        line = frame.enter(call, tickets, now)
-    return now
-
-
-def _resolve(woken: asyncio.Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
-
-
-def _rouse(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
-    with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-        loop.call_soon_threadsafe(_resolve, woken)
-
-
-async def bounded(handler: AsyncHandler, call: Call, clock: Clock = monotonic) -> object:
-    """Run a handler until `call.deadline` and not a tick longer; what it calls inherits the deadline.
-
-    Raises `DeadlineExceeded` when time ran out, with the handler cancelled; a cancellation from outside passes as it is.
-    """
-    deadline = call.deadline
-    if deadline is None:
-        return await handler(call)
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  a coroutine is awaited in a task
-    around = scope.current.get()
-    token = scope.current.set(around.by(deadline))
-    left = deadline - clock()
-    alarm = _wheel(task.get_loop()).arm(task, left)
+    outcome = pipeline.judge(call, error, now - started)
+    answer = frame.leave(call, tickets, outcome, now)
     try:
-        return await handler(call)
-    except asyncio.CancelledError as cancelled:
-        if alarm.rang:
-            alarm.rang = False
-            if task.uncancel() <= alarm.cancelling:
-                raise DeadlineExceeded(
-                    f"{call.target} {call.method}: no answer in {max(left, 0.0):.3f} s", seconds=left
-                ) from cancelled
-        raise
+        while answer is not None:
+            try:  # within what deadline still stands: those inside the substitute are settled already
+                run = partial(_answered, answer, error)
+                reply = await (bounded(run, call, clock) if timed else run(call))
+            except BaseException as worse:  # noqa: BLE001  the answer failed too: the steps outside still settle
+                error, now = worse, clock()
+                outcome = pipeline.judge(call, error, now - started)
+                answer = frame.leave(call, tickets, outcome, now)
+            else:
+                now = clock()
+                outcome = Answered(call.status, now - started)
+                frame.settle(tickets, outcome, now)
+                return reply, outcome
+        return None, outcome
     finally:
-        alarm.disarm()
-        if alarm.rang:  # the handler swallowed the cancellation, or finished in the same tick
-            task.uncancel()
-        scope.current.reset(token)
+        del error, outcome  # the error's traceback holds this frame
 
 
-class _Alarm:
-    """One armed deadline: rings by cancelling its task, and takes the cancellation back when it is not needed."""
-
-    __slots__ = ("bucket", "cancelling", "rang", "task")
-
-    def __init__(self, task: asyncio.Task[object], bucket: set[_Alarm]) -> None:
-        self.task = task
-        self.bucket = bucket
-        self.cancelling = task.cancelling()
-        self.rang = False
-
-    def ring(self) -> None:
-        if not self.task.done():
-            self.rang = True
-            self.task.cancel()
-
-    def disarm(self) -> None:
-        self.bucket.discard(self)
-
-
-class _Wheel:
-    """All deadlines of a loop in slots of 10 ms: a timer per slot, not per call (asyncio.timeout costs five times it).
-
-    A deadline rings at the end of its slot, so at most 10 ms late; one nearer than 100 ms gets a timer of its own.
-    """
-
-    __slots__ = ("_loop", "_slots")
-
-    TICK = 0.01
-    NEAR = 0.1
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._slots: dict[int, set[_Alarm]] = {}
-
-    def arm(self, task: asyncio.Task[object], seconds: float) -> _Alarm:
-        at = self._loop.time() + seconds
-        if seconds < self.NEAR:
-            alone: set[_Alarm] = set()
-            alarm = _Alarm(task, alone)
-            alone.add(alarm)
-            self._loop.call_at(at, _ring, alone)
-            return alarm
-        slot = int(at / self.TICK) + 1
-        bucket = self._slots.get(slot)
-        if bucket is None:
-            bucket = self._slots[slot] = set()
-            self._loop.call_at(slot * self.TICK, self._turn, slot)
-        alarm = _Alarm(task, bucket)
-        bucket.add(alarm)
-        return alarm
-
-    def _turn(self, slot: int) -> None:
-        _ring(self._slots.pop(slot))
-
-
-def _ring(alarms: set[_Alarm]) -> None:
-    for alarm in tuple(alarms):
-        alarm.ring()
-
-
-_wheels: WeakKeyDictionary[asyncio.AbstractEventLoop, _Wheel] = WeakKeyDictionary()
-
-
-def _wheel(loop: asyncio.AbstractEventLoop) -> _Wheel:
-    wheel = _wheels.get(loop)
-    if wheel is None:
-        wheel = _wheels[loop] = _Wheel(loop)
-    return wheel
+async def _answered(answer: Answer, error: BaseException, call: Call) -> object:
+    reply = answer(call, error)
+    return await reply if inspect.isawaitable(reply) else reply
 
 
 def stream(
@@ -321,7 +243,7 @@ class Stream(AsyncIterator[T]):
         except StopAsyncIteration:
             self._leave(Outcome(OK, seconds=self._clock() - self._started))
             raise
-        except BaseException as error:  # noqa: BLE001  every way out settles
+        except BaseException as error:
             self._leave(self._judged(error))
             raise
 
@@ -345,11 +267,11 @@ class Stream(AsyncIterator[T]):
                     raise
                 except BaseException as error:  # noqa: BLE001  the plan decides on every error
                     outcome = self._judged(error)
-                    segment.inner.leave(call, self._attempt, outcome, clock())
+                    segment.inner.settle(self._attempt, outcome, clock())
                     plan = segment.plan
                     delay = None if plan is None else plan.next(call, tries, outcome, clock())
                     if delay is None:
-                        raise_last(error, real, tries)
+                        raise last_error(error, real, tries)  # noqa: B904  a cause of its own must stay
                     if not isinstance(error, Rejected):
                         real = error
                 await _close(self._inner)
@@ -359,7 +281,7 @@ class Stream(AsyncIterator[T]):
                 call.attempt = tries
         except StopAsyncIteration:
             raise
-        except BaseException as error:  # noqa: BLE001  every way out settles
+        except BaseException as error:
             self._leave(self._judged(error))
             raise
         finally:
@@ -371,7 +293,7 @@ class Stream(AsyncIterator[T]):
         assert inner is not None  # noqa: S101  opened by _first
         if self._call.deadline is None:
             return await inner.__anext__()
-        return cast("T", await bounded(lambda _: inner.__anext__(), self._call, self._clock))
+        return await bounded(lambda _: inner.__anext__(), self._call, self._clock)
 
     def _judged(self, error: BaseException) -> Outcome:
         return self._pipeline.judge(self._call, error, self._clock() - self._started)
@@ -379,9 +301,8 @@ class Stream(AsyncIterator[T]):
     def _leave(self, outcome: Outcome) -> None:
         self._over = True
         now = self._clock()
-        self._segment.inner.leave(self._call, self._attempt, outcome, now)
-        while self._segment.outer.leave(self._call, self._tickets, outcome, now) is not None:
-            pass  # a substitute cannot answer for a stream: what stands outside it is settled all the same
+        self._segment.inner.settle(self._attempt, outcome, now)
+        self._segment.outer.settle(self._tickets, outcome, now)  # no substitute can answer for a stream
 
     async def aclose(self) -> None:
         """Close the stream early: settled as IGNORED, since it says nothing about the callee. Closing twice is fine."""
@@ -428,7 +349,7 @@ async def _close(inner: AsyncIterator[object] | None) -> None:
 async def _enter(frame: Frame, call: Call, tickets: Tickets, clock: Clock) -> None:
     waiting = frame.enter(call, tickets, clock())
     if waiting is not None:
-        await _queue(frame, waiting, call, tickets, clock)
+        await queue(frame, waiting, call, tickets, clock)
 
 
 async def follow(

@@ -6,6 +6,7 @@ The errors, the JSON schema, the reference docs and the console are made from it
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast, dataclass_transform
@@ -108,11 +109,25 @@ def parse(kind: type[T], values: object, *, where: str = "", prefix: str = "") -
     `where` is the file or source for the message, `prefix` the path at which `values` stands in it.
     """
     try:
-        made = _adapter(kind).validate_python(values, strict=None)
+        text = json.dumps(values, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise RuleError.at(prefix, values, f"plain data, as a file holds it: {error}", where=where) from None
+    try:
+        # As JSON, for there strict means "no text for a number" and still lets a mapping be a rule, a list a tuple.
+        made = _adapter(kind).validate_json(text)
     except ValidationError as error:
         raise _refused(kind, error, prefix=prefix, where=where) from None
     check(made, prefix=prefix, where=where)
     return made
+
+
+def _plain(value: object) -> object:
+    """Turn what JSON has no word for into what it has: a read-only mapping, a rule."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return as_mapping(value)
+    raise TypeError(f"{type(value).__name__} is none")
 
 
 def schema(kind: type[object]) -> dict[str, object]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar, cast
 
 from msgov import scope
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, monotonic
 from msgov.clock import sleep as real_sleep
-from msgov.errors import MsgovError, Rejected
-from msgov.pipeline import Frame, Pipeline, Segment, Tickets, raise_last
+from msgov.errors import DeadlineExceeded, MsgovError, Rejected
+from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
 from msgov.policy import Plan, SyncHandler, Waiting
 
 T = TypeVar("T")
@@ -30,82 +31,131 @@ def govern(
     for segment in reversed(pipeline.segments):
         for layer in reversed(segment.layers):
             handler = cast("SyncHandler", layer(handler))
-        handler = _framed(pipeline, segment.inner, handler, clock)
+        attempts = None
         if segment.plan is not None:
-            handler = _planned(pipeline, segment.plan, handler, clock, sleep)
-        handler = _framed(pipeline, segment.outer, handler, clock)
+            attempts = _planned(pipeline, segment.plan, segment.inner, handler, clock, sleep)
+        handler = _framed(pipeline, segment.outer, handler, attempts, clock)
     return handler
 
 
-def _framed(pipeline: Pipeline, frame: Frame, handler: SyncHandler, clock: Clock) -> SyncHandler:
+_Reply = tuple[object, Outcome, float]
+_Attempts = Callable[[float, Call], _Reply]
+
+
+def _framed(
+    pipeline: Pipeline, frame: Frame, handler: SyncHandler, attempts: _Attempts | None, clock: Clock
+) -> SyncHandler:
+    """Walk a frame round a handler, or round the attempts that a plan makes of it."""
     if not len(frame):
-        return handler
-    enter, leave = frame.enter, frame.leave
-    run = _bounded(handler) if frame.narrows else handler
+        return handler if attempts is None else partial(_alone, attempts, clock)
+    enter, settle = frame.enter, frame.settle
+    timed = frame.narrows
 
     def framed(call: Call) -> object:
         tickets: Tickets = []
         started = clock()
         try:
-            waiting = enter(call, tickets, started)
-            if waiting is not None:
-                started = _queue(frame, waiting, call, tickets, clock)
-            reply = run(call)
+            line = enter(call, tickets, started)
+            if line is not None:
+                started = _queue(frame, line, call, tickets, clock)
+            if attempts is None:
+                reply = bounded(handler, call) if timed else handler(call)
+                now = clock()
+                outcome: Outcome = Answered(call.status, now - started)
+            else:
+                reply, outcome, now = bounded(partial(attempts, started), call) if timed else attempts(started, call)
+                if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
+                    outcome = Answered(call.status, now - started)
         except BaseException as error:  # noqa: BLE001  every way out settles
-            return _failed(pipeline, frame, call, tickets, error, started, clock)
-        now = clock()
-        leave(call, tickets, Outcome(OK, seconds=now - started), now)
+            reply, outcome = _failed(pipeline, frame, call, tickets, error, started, clock)
+            try:
+                if outcome.error is None:
+                    return reply
+                if outcome.error is error:
+                    raise
+                raise outcome.error
+            finally:
+                del outcome  # its error's traceback holds this frame
+        settle(tickets, outcome, now)
         return reply
 
     return framed
 
 
+def _alone(attempts: _Attempts, clock: Clock, call: Call) -> object:
+    reply, _, _ = attempts(clock(), call)
+    return reply
+
+
+def _planned(
+    pipeline: Pipeline, plan: Plan, frame: Frame, handler: SyncHandler, clock: Clock, sleep: Sleep
+) -> _Attempts:
+    """Walk the frame inside the seam once per attempt, as the asyncio twin does."""
+    enter, settle = frame.enter, frame.settle
+    timed = frame.narrows
+
+    def planned(started: float, call: Call) -> _Reply:
+        tries, real = 1, None
+        plan.next(call, 1, None, started)
+        try:
+            while True:
+                tickets: Tickets = []
+                try:
+                    line = enter(call, tickets, started)
+                    if line is not None:
+                        started = _queue(frame, line, call, tickets, clock)
+                    reply = bounded(handler, call) if timed else handler(call)
+                except BaseException as error:  # noqa: BLE001  every way out settles, and the plan decides
+                    reply, outcome = _failed(pipeline, frame, call, tickets, error, started, clock)
+                    try:
+                        now = clock()
+                        if outcome.error is None:
+                            return reply, outcome, now
+                        delay = plan.next(call, tries, outcome, now)
+                        if delay is None:
+                            raise last_error(outcome.error, real, tries)
+                        if not isinstance(outcome.error, Rejected):
+                            real = outcome.error
+                    finally:
+                        del outcome  # its error's traceback holds this frame
+                else:
+                    now = clock()
+                    well = Answered(call.status, now - started)
+                    settle(tickets, well, now)
+                    return reply, well, now
+                sleep(delay)
+                tries += 1
+                call.attempt = tries
+                started = clock()
+        finally:
+            del real
+
+    return planned
+
+
 def _failed(
     pipeline: Pipeline, frame: Frame, call: Call, tickets: Tickets, error: BaseException, started: float, clock: Clock
-) -> object:
-    """Settle a failed call, let a substitute answer, or raise what it failed with."""
+) -> tuple[object, Outcome]:
+    """Settle a failed call and let its substitutes answer; return the reply, or an outcome that holds the error."""
     now = clock()
-    answer = frame.leave(call, tickets, pipeline.judge(call, error, now - started), now)
+    outcome = pipeline.judge(call, error, now - started)
+    answer = frame.leave(call, tickets, outcome, now)
     try:
         while answer is not None:
             try:
                 reply = answer(call, error)
             except BaseException as worse:  # noqa: BLE001  the answer failed too: the steps outside still settle
                 error, now = worse, clock()
-                answer = frame.leave(call, tickets, pipeline.judge(call, error, now - started), now)
+                outcome = pipeline.judge(call, error, now - started)
+                answer = frame.leave(call, tickets, outcome, now)
             else:
                 now = clock()
-                frame.leave(call, tickets, Outcome(OK, seconds=now - started), now)
-                return reply
-        raise error
+                outcome = Answered(call.status, now - started)
+                frame.settle(tickets, outcome, now)
+                return reply, outcome
+        return None, outcome
     finally:
-        del error  # its traceback holds this frame
-
-
-def _planned(pipeline: Pipeline, plan: Plan, handler: SyncHandler, clock: Clock, sleep: Sleep) -> SyncHandler:
-    def planned(call: Call) -> object:
-        plan.next(call, 1, None, clock())
-        real: BaseException | None = None
-        tries = 1
-        try:
-            while True:
-                started = clock()
-                try:
-                    return handler(call)
-                except BaseException as error:  # noqa: BLE001  the plan decides on every error
-                    now = clock()
-                    delay = plan.next(call, tries, pipeline.judge(call, error, now - started), now)
-                    if delay is None:
-                        raise_last(error, real, tries)
-                    if not isinstance(error, Rejected):
-                        real = error
-                sleep(delay)
-                tries += 1
-                call.attempt = tries
-        finally:
-            del real
-
-    return planned
+        del error, outcome  # the error's traceback holds this frame
 
 
 def _queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets, clock: Clock) -> float:
@@ -134,20 +184,15 @@ def _queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets,
     return now
 
 
-def _bounded(handler: SyncHandler) -> SyncHandler:
+def bounded(handler: Callable[[Call], T], call: Call) -> T:
     """Hand `call.deadline` down to whatever the handler calls; nothing here interrupts it."""
-
-    def bounded(call: Call) -> object:
-        if call.deadline is None:
-            return handler(call)
-        around = scope.current.get()
-        token = scope.current.set(around.by(call.deadline))
-        try:
-            return handler(call)
-        finally:
-            scope.current.reset(token)
-
-    return bounded
+    if call.deadline is None:
+        return handler(call)
+    token = scope.current.set(scope.current.get().by(call.deadline))
+    try:
+        return handler(call)
+    finally:
+        scope.current.reset(token)
 
 
 def stream(
@@ -213,7 +258,7 @@ class Stream(Iterator[T]):
         except StopIteration:
             self._leave(Outcome(OK, seconds=self._seconds()))
             raise
-        except BaseException as error:  # noqa: BLE001  every way out settles
+        except BaseException as error:
             self._leave(self._judged(error))
             raise
 
@@ -236,11 +281,11 @@ class Stream(Iterator[T]):
                     raise
                 except BaseException as error:  # noqa: BLE001  the plan decides on every error
                     outcome = self._judged(error)
-                    segment.inner.leave(call, self._attempt, outcome, clock())
+                    segment.inner.settle(self._attempt, outcome, clock())
                     plan = segment.plan
                     delay = None if plan is None else plan.next(call, tries, outcome, clock())
                     if delay is None:
-                        raise_last(error, real, tries)
+                        raise last_error(error, real, tries)  # noqa: B904  a cause of its own must stay
                     if not isinstance(error, Rejected):
                         real = error
                 _close(self._inner)
@@ -250,16 +295,19 @@ class Stream(Iterator[T]):
                 call.attempt = tries
         except StopIteration:
             raise
-        except BaseException as error:  # noqa: BLE001  every way out settles
+        except BaseException as error:
             self._leave(self._judged(error))
             raise
         finally:
             del real
 
     def _pull(self) -> T:
-        inner = self._inner
+        """Take one item from beneath; between two items, where it is honest, the deadline ends the stream."""
+        inner, call = self._inner, self._call
         assert inner is not None  # noqa: S101  opened by _first
-        return next(inner)
+        if call.deadline is not None and self._clock() >= call.deadline:
+            raise DeadlineExceeded(f"{call.target} {call.method}: the stream's time ran out", seconds=self._seconds())
+        return bounded(lambda _: next(inner), call)
 
     def _seconds(self) -> float:
         return 0.0 if self._started is None else self._clock() - self._started
@@ -270,9 +318,8 @@ class Stream(Iterator[T]):
     def _leave(self, outcome: Outcome) -> None:
         self._over = True
         now = self._clock()
-        self._segment.inner.leave(self._call, self._attempt, outcome, now)
-        while self._segment.outer.leave(self._call, self._tickets, outcome, now) is not None:
-            pass  # a substitute cannot answer for a stream: what stands outside it is settled all the same
+        self._segment.inner.settle(self._attempt, outcome, now)
+        self._segment.outer.settle(self._tickets, outcome, now)  # no substitute can answer for a stream
 
     def close(self) -> None:
         """Close the stream early: settled as IGNORED, since it says nothing about the callee. Closing twice is fine."""

@@ -5,6 +5,6 @@
 """
 
 from tests.servers.recipe import Unavailable
-from tests.servers.running import Server, StartFailed
+from tests.servers.running import Server, SharedServer, StartFailed, StartServer
 
-__all__ = ["Server", "StartFailed", "Unavailable"]
+__all__ = ["Server", "SharedServer", "StartFailed", "StartServer", "Unavailable"]

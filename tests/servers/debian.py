@@ -94,12 +94,15 @@ def _download(packages: Sequence[str], into: Path, shared: Path) -> None:
     with locked(shared / "apt.lock"):  # two servers fetched at once share one update
         private = _private_lists(shared)
         for update in (False, True) if any((shared / "lists").glob("*_Packages*")) else (True,):
-            try:
-                if update:
+            if update:
+                try:
                     _apt("update", options=private, cwd=into)
+                except FetchFailed as failed:  # one mirror of many may be down: what counts is the download after it
+                    tried.append(str(failed))
+            try:
                 return _apt("download", *packages, options=private, cwd=into)
             except FetchFailed as failed:
-                tried.append(f"with {'new' if update else 'earlier'} private lists: {failed}")
+                tried.append(f"with private lists{', new by apt-get update' if update else ''}: {failed}")
     raise FetchFailed("; ".join(tried))
 
 
@@ -111,17 +114,17 @@ def _private_lists(shared: Path) -> list[str]:
     hooks.write_text(
         "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
     )
-    return ["-c", str(hooks), "-o", f"Dir::State::lists={shared / 'lists'}", "-o", f"Dir::Cache={shared / 'cache'}"]
+    folders = (f"Dir::State::lists={shared / 'lists'}", f"Dir::Cache={shared / 'cache'}")
+    no_index_kept = ("Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=")
+    return ["-c", str(hooks), *(word for setting in folders + no_index_kept for word in ("-o", setting))]
 
 
 def _apt(action: str, *packages: str, options: Sequence[str] = (), cwd: Path) -> None:
     settings = [word for setting in _SETTINGS for word in ("-o", setting)]
-    # one mirror of many may be down: an update is judged by whether the download works after it
     _output(
         ["apt-get", "-q", *options, *settings, action, *packages],
         cwd=cwd,
         shown=" ".join(("apt-get", action, *packages)),
-        check=action != "update",
     )
 
 

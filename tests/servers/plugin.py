@@ -4,8 +4,9 @@
     def test_any(server): server("etcd"); server("etcd")    # any recipe, several, with files and arguments
     def test_cheap(shared_server): shared_server("redis")   # one for the whole run: use keys of your own
 
-With `MSGOV_REQUIRE_SERVERS=1` a server that cannot be had is a failure. Servers named by a fixture are fetched
-before the first test, so that a download is never charged to a test's time limit.
+Such tests carry the mark `server`. With `MSGOV_REQUIRE_SERVERS=1` a server that cannot be had is a failure.
+Servers named by a fixture (`redis_server`) are fetched before the first test, so that a download is never charged
+to a test's time limit.
 """
 
 import collections
@@ -13,33 +14,16 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 import pytest
 
 from tests.servers.cache import Cache
 from tests.servers.recipe import Unavailable
 from tests.servers.recipes import recipe, recipes
-from tests.servers.running import Server, running
+from tests.servers.running import Server, SharedServer, StartServer, running
 
 REQUIRE = "MSGOV_REQUIRE_SERVERS"
 _CACHE = pytest.StashKey[Cache]()
-
-
-class StartServer(Protocol):
-    """Start the server called `name`; its `files` lie in its data folder, `arguments` go on its command line."""
-
-    def __call__(self, name: str, *, files: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Server:
-        """Return it ready; it is stopped by the fixture. The test is skipped where it cannot be had."""
-        ...
-
-
-class SharedServer(Protocol):
-    """Hand out the one server called `name` that the whole run shares, with what others left in it."""
-
-    def __call__(self, name: str) -> Server:
-        """Return it ready, started at the first call. The test is skipped where it cannot be had."""
-        ...
 
 
 @pytest.fixture
@@ -82,6 +66,15 @@ def prometheus_server(server: StartServer) -> Server:
 def pytest_configure(config: pytest.Config) -> None:
     """One cache a run, which also remembers what could not be had."""
     config.stash[_CACHE] = Cache()
+    config.addinivalue_line("markers", "server: needs a real server; set by the fixture that gives one")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server before `-m` chooses, so that no test can forget to."""
+    for item in items:
+        if not {"server", "shared_server"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import Protocol
 
 from tests.servers.recipe import HOST, Installed, Place, Recipe
 
 PORT_TRIES = 5
 READY_POLL_SECONDS = 0.02
 _LOG = "server.log"
+_GUARD_SECONDS = 15.0  # what the guard may take beyond the server's own time to stop
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -97,31 +99,28 @@ class Server:
 
     def stop(self) -> None:
         """Ask it to stop, wait until it has, and keep its data and port for another `start`."""
-        if self._guard is not None and self._guard.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._guard.stdin.write(b"s")
-        self._finish()
-
-    def kill(self) -> None:
-        """End it as a crash would, with SIGKILL to its own process; its data stays."""
-        os.kill(self.pid, signal.SIGKILL)
-        if self._guard is not None:
-            self._guard.wait()  # before its pipe is closed, which would mean that the data goes too
-        self._finish()
-
-    def close(self) -> None:
-        """Stop it if it runs, and remove its data."""
-        self._finish()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.data)
-
-    def _finish(self) -> None:
         guard, self._guard, self._pid = self._guard, None, None
         if guard is None:
             return
         assert guard.stdin is not None
-        guard.stdin.close()
-        guard.wait()  # bounded: the guard kills what does not stop in stop_seconds
+        with guard.stdin as pipe, contextlib.suppress(BrokenPipeError):
+            pipe.write(b"s")  # said aloud: a fork of this process may hold the pipe open beyond its closing here
+        try:
+            guard.wait(self._recipe.stop_seconds + _GUARD_SECONDS)
+        except subprocess.TimeoutExpired:
+            guard.kill()  # which kills the server too
+            guard.wait()
+
+    def kill(self) -> None:
+        """End it as a crash would, with SIGKILL to its own process; its data stays."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.stop()
+
+    def close(self) -> None:
+        """Stop it if it runs, and remove its data."""
+        self.stop()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.data)
 
     def _wait_until_ready(self, guard: subprocess.Popen[bytes], already: int) -> None:
         deadline = time.monotonic() + self._recipe.start_seconds
@@ -137,6 +136,22 @@ class Server:
         raise StartFailed(
             f"{self.name} was not ready after {self._recipe.start_seconds:g} s: {_tail(self.log[already:])}"
         )
+
+
+class StartServer(Protocol):
+    """Start the server called `name`; its `files` lie in its data folder, `arguments` go on its command line."""
+
+    def __call__(self, name: str, *, files: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Server:
+        """Return it ready; it is stopped by the fixture. The test is skipped where it cannot be had."""
+        ...
+
+
+class SharedServer(Protocol):
+    """Hand out the one server called `name` that the whole run shares, with what others left in it."""
+
+    def __call__(self, name: str) -> Server:
+        """Return it ready, started at the first call. The test is skipped where it cannot be had."""
+        ...
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 """The types of audit_pb2_grpc, for grpc.aio."""
 from collections.abc import Awaitable, Sequence
 
-import grpc
+import grpc.aio
 
 from . import audit_pb2 as pb
 
@@ -18,4 +18,6 @@ class AuditServicer:
         self, request: pb.EntriesRequest, context: grpc.aio.ServicerContext[pb.EntriesRequest, pb.EntriesReply]
     ) -> pb.EntriesReply: ...
 
-def add_AuditServicer_to_server(servicer: AuditServicer, server: grpc.aio.Server) -> None: ...
+def add_AuditServicer_to_server(
+    servicer: AuditServicer, server: grpc.aio.Server
+) -> None: ...

@@ -2,7 +2,7 @@
 """The types of inventory_pb2_grpc, for grpc.aio."""
 from collections.abc import Awaitable, Sequence
 
-import grpc
+import grpc.aio
 
 from . import inventory_pb2 as pb
 
@@ -46,4 +46,6 @@ class InventoryServicer:
         self, request: pb.LevelsRequest, context: grpc.aio.ServicerContext[pb.LevelsRequest, pb.LevelsReply]
     ) -> pb.LevelsReply: ...
 
-def add_InventoryServicer_to_server(servicer: InventoryServicer, server: grpc.aio.Server) -> None: ...
+def add_InventoryServicer_to_server(
+    servicer: InventoryServicer, server: grpc.aio.Server
+) -> None: ...

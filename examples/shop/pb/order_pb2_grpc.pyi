@@ -2,7 +2,7 @@
 """The types of order_pb2_grpc, for grpc.aio."""
 from collections.abc import Awaitable, Sequence
 
-import grpc
+import grpc.aio
 
 from . import order_pb2 as pb
 
@@ -46,4 +46,6 @@ class OrderServicer:
         self, request: pb.FindOrderRequest, context: grpc.aio.ServicerContext[pb.FindOrderRequest, pb.OrderDetails]
     ) -> pb.OrderDetails: ...
 
-def add_OrderServicer_to_server(servicer: OrderServicer, server: grpc.aio.Server) -> None: ...
+def add_OrderServicer_to_server(
+    servicer: OrderServicer, server: grpc.aio.Server
+) -> None: ...

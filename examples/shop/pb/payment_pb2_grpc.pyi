@@ -2,7 +2,7 @@
 """The types of payment_pb2_grpc, for grpc.aio."""
 from collections.abc import Awaitable, Sequence
 
-import grpc
+import grpc.aio
 
 from . import payment_pb2 as pb
 
@@ -32,4 +32,6 @@ class PaymentServicer:
         self, request: pb.FindPaymentRequest, context: grpc.aio.ServicerContext[pb.FindPaymentRequest, pb.PaymentDetails]
     ) -> pb.PaymentDetails: ...
 
-def add_PaymentServicer_to_server(servicer: PaymentServicer, server: grpc.aio.Server) -> None: ...
+def add_PaymentServicer_to_server(
+    servicer: PaymentServicer, server: grpc.aio.Server
+) -> None: ...

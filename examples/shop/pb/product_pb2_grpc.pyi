@@ -2,7 +2,7 @@
 """The types of product_pb2_grpc, for grpc.aio."""
 from collections.abc import Awaitable, Sequence
 
-import grpc
+import grpc.aio
 
 from . import product_pb2 as pb
 
@@ -39,4 +39,6 @@ class ProductServicer:
         self, request: pb.Listing, context: grpc.aio.ServicerContext[pb.Listing, pb.Listing]
     ) -> pb.Listing: ...
 
-def add_ProductServicer_to_server(servicer: ProductServicer, server: grpc.aio.Server) -> None: ...
+def add_ProductServicer_to_server(
+    servicer: ProductServicer, server: grpc.aio.Server
+) -> None: ...

@@ -2,7 +2,7 @@
 """The types of user_pb2_grpc, for grpc.aio."""
 from collections.abc import Awaitable, Sequence
 
-import grpc
+import grpc.aio
 
 from . import user_pb2 as pb
 
@@ -39,4 +39,6 @@ class UserServicer:
         self, request: pb.GrantRequest, context: grpc.aio.ServicerContext[pb.GrantRequest, pb.Account]
     ) -> pb.Account: ...
 
-def add_UserServicer_to_server(servicer: UserServicer, server: grpc.aio.Server) -> None: ...
+def add_UserServicer_to_server(
+    servicer: UserServicer, server: grpc.aio.Server
+) -> None: ...

@@ -43,7 +43,8 @@ def compiler(cache: Path) -> Path:
     if not ready.exists():
         shutil.rmtree(cache, ignore_errors=True)
         venv.create(cache, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", TOOLS], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", TOOLS]
+        subprocess.run(pip, check=True)  # noqa: S603  nothing here comes from outside
         ready.touch()
     return python
 
@@ -61,7 +62,7 @@ def types_of(stem: str, code: str) -> str:
         f'"""The types of {stem}_pb2_grpc, for grpc.aio."""',
         "from collections.abc import Awaitable, Sequence",
         "",
-        "import grpc",
+        "import grpc.aio",
         "",
         f"from . import {stem}_pb2 as pb",
         "",
@@ -82,7 +83,8 @@ def types_of(stem: str, code: str) -> str:
             f"        self, request: pb.{asks}, context: grpc.aio.ServicerContext[pb.{asks}, pb.{gives}]",
             f"    ) -> pb.{gives}: ...",
         ]
-    lines += ["", f"def add_{name}Servicer_to_server(servicer: {name}Servicer, server: grpc.aio.Server) -> None: ...", ""]
+    lines += ["", f"def add_{name}Servicer_to_server(", f"    servicer: {name}Servicer, server: grpc.aio.Server"]
+    lines += [") -> None: ...", ""]
     return "\n".join(lines)
 
 
@@ -97,8 +99,9 @@ def generate(python: Path) -> dict[str, str]:
     protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.glob("shop/v1/*.proto"))
     files = {"__init__.py": '"""What the protos say, generated: see proto/generate.py."""\n'}
     with tempfile.TemporaryDirectory() as out:
-        command = [python, "-m", "grpc_tools.protoc", "-I.", f"--python_out={out}", f"--pyi_out={out}"]
-        subprocess.run([*command, f"--grpc_python_out={out}", *protos], check=True, cwd=PROTO)
+        command = [str(python), "-m", "grpc_tools.protoc", "-I.", f"--python_out={out}", f"--pyi_out={out}"]
+        command += [f"--grpc_python_out={out}", *protos]
+        subprocess.run(command, check=True, cwd=PROTO)  # noqa: S603  nothing here comes from outside
         for path in sorted(Path(out).glob("shop/v1/*.py*")):
             text = path.read_text(encoding="utf-8")
             if path.name.endswith("_pb2_grpc.py"):

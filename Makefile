@@ -1,0 +1,39 @@
+# Two commands do all the set-up: `make demo` runs the shop, `make test` proves it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test servers bench campaign docs proto clean venv dev
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: venv ## Run the shop for 20 seconds and check its books (ARGS="--together --seconds 5")
+	@.venv/bin/msgov demo $(ARGS)
+
+test: dev ## Lint, types, floors and all tests, on every Python of 3.11 to 3.13 that is installed
+	@scripts/test $(ARGS)
+
+servers: dev ## Get the real servers that the tests use
+	@.venv/bin/python -m tests.servers fetch
+
+bench: ## Measure what governance costs, beside its peers
+	@scripts/setup .venv-bench all bench
+	@.venv-bench/bin/python -m benchmarks $(ARGS)
+
+campaign: dev ## The long runs, with the references' full numbers
+	@MSGOV_FULL=1 .venv/bin/python -m pytest -q --campaign $(ARGS)
+
+docs: dev ## Build the documentation
+	@scripts/setup .venv all docs
+	@.venv/bin/sphinx-build -W -n -q -b html docs docs/_build/html && echo docs/_build/html/index.html
+
+proto: ## Make the shop's stubs again, with the old compiler
+	@"$$(scripts/python)" examples/shop/proto/generate.py
+
+venv:
+	@scripts/setup .venv demo
+
+dev:
+	@scripts/setup .venv all dev
+
+clean: ## Remove what was made here
+	@rm -rf .venv .venv-* dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

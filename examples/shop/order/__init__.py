@@ -1,0 +1,1 @@
+"""An order from the basket to the door."""

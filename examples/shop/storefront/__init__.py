@@ -1,0 +1,1 @@
+"""The shop as the world sees it: JSON over HTTP."""

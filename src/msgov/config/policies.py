@@ -1,0 +1,195 @@
+"""Rules become gates that live as long as their name is governed: a new rule is stored in them, never a new gate."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol, Self, TypeAlias, TypeVar, cast
+
+from msgov.clock import Dice
+from msgov.config.centre import Config
+from msgov.config.instances import InstanceBreakers
+from msgov.config.rules import KINDS, Outgoing, RuleBook, called
+from msgov.event import Observers
+from msgov.pipeline import Policy
+from msgov.policy import Gate
+from msgov.resilience.breaker import Breaker, BreakerRule
+from msgov.resilience.budget import Budget
+from msgov.resilience.bulkhead import Bulkhead
+from msgov.resilience.deadline import Deadline
+from msgov.resilience.limiter import Limiter
+from msgov.resilience.retry import Retry
+
+NAMES: Final = 2_000  # names with a state of their own; what clients make up beyond shares the state of its entry
+
+Pick: TypeAlias = "Gate[object] | None"
+Chain: TypeAlias = tuple[Policy, ...]
+_Line: TypeAlias = "tuple[str, str, str, Pick]"  # kind, target, method, pick
+_Key: TypeAlias = tuple[str, str, str]  # kind, name or pattern, policy
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class Ruled(Protocol[R]):
+    """What keeps state under a rule, which may be replaced at any time: a gate, a plan, a budget."""
+
+    rule: R
+
+
+class Policies:
+    """The gates of a process by a rule book, handed to the edges in the one order.
+
+    Outermost first: deadline, limiter; retry, the seam; then for each attempt the pick, bulkhead, breaker, attempt
+    deadline. What waits stands before the breaker, or a probe would wait in line. Incoming calls have deadline,
+    limiter, bulkhead, breaker.
+
+    An edge is given the same tuple until the *shape* changes: a policy switched on or off, a name under another entry.
+    All other changes reach the gates it holds already. State is kept apart like this:
+
+    - breaker: for each method, and outgoing for each instance of it ("Method Overloading the Circuit", SoCC 2022);
+    - limiter, bulkhead, budget: together for all that its entry names: for all methods of `payment` under
+      [call.payment], for the whole server under [server."*"]. An entry that covers several services, functions or
+      topics gives each its own.
+    """
+
+    def __init__(self, book: RuleBook, *, dice: Dice | None = None, observers: Observers | None = None) -> None:
+        self.book = book
+        self.observers = observers or Observers()
+        self._dice = dice
+        self._lines: dict[_Line, Chain] = {}
+        self._state: dict[_Key, object] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def following(cls, config: Config, *, dice: Dice | None = None, observers: Observers | None = None) -> Self:
+        """Make them by what a configuration says, and keep them so: from now on it refuses rules that cannot be.
+
+        Raises `RuleError` when what it says now is such a one.
+        """
+        rules = config.derive("rules", RuleBook.of, keys=KINDS)
+        made = cls(rules.value if rules.known else RuleBook.of({}), dice=dice, observers=observers)
+        rules.listen(lambda _, new: made.update(new))
+        return made
+
+    def for_call(self, target: str, method: str = "", *, pick: Pick = None) -> Chain:
+        """Return the policies of an outgoing call, with `pick`, which chooses the instance, in its place."""
+        return self._chain(("call", target, method, pick))
+
+    def for_server(self, method: str) -> Chain:
+        """Return the policies of an incoming call."""
+        return self._chain(("server", "", method, None))
+
+    def for_function(self, name: str) -> Chain:
+        """Return the policies of a function guarded under a name."""
+        return self._chain(("function", name, "", None))
+
+    def for_consumer(self, topic: str) -> Chain:
+        """Return the policies of the messages of a topic."""
+        return self._chain(("consumer", topic, "", None))
+
+    @property
+    def state(self) -> Sequence[object]:
+        """All that keeps state now (gates, retries, budgets), for metrics and the console."""
+        with self._lock:
+            return tuple(self._state.values())
+
+    def update(self, book: RuleBook) -> None:
+        """Govern by another book: what is governed still keeps its windows and permits, what is not is let go."""
+        with self._lock:
+            self.book = book
+            before, self._state = self._state, {}
+            lines: dict[_Line, Chain] = {}
+            for line, held in self._lines.items():
+                chain = self._build(line, before)
+                same = len(held) == len(chain) and all(map(operator.is_, held, chain))
+                lines[line] = held if same else chain
+            self._lines = lines
+
+    def _chain(self, line: _Line) -> Chain:
+        chain = self._lines.get(line)
+        if chain is not None:
+            return chain
+        with self._lock:
+            if line not in self._lines and len(self._lines) >= NAMES:
+                line = self._shared(line)
+            chain = self._lines.get(line)
+            if chain is None:
+                chain = self._lines[line] = self._build(line, self._state)
+            return chain
+
+    def _shared(self, line: _Line) -> _Line:
+        """Give a name for which there is no room the state of its entry, as if it were called like the pattern."""
+        kind, target, _, pick = line
+        found = self.book.find(kind, _name(line))
+        pattern = "" if found is None else found.pattern
+        return (kind, target, pattern, pick) if kind in ("call", "server") else (kind, pattern, "", pick)
+
+    def _build(self, line: _Line, before: Mapping[_Key, object]) -> Chain:
+        """Line up the policies of a name, each the one it had before where it had one."""
+        kind, target, method, pick = line
+        name = _name(line)
+        found = self.book.find(kind, name)
+        if found is None:
+            return () if pick is None else (pick,)
+        rules, target = found.rules, target or method
+
+        def own(policy: str, rule: R | None, make: Callable[[R, str], S]) -> S | None:
+            return self._kept(before, (kind, name, policy), rule, make)
+
+        def shared(policy: str, rule: R | None, make: Callable[[R, str], S]) -> S | None:
+            scope = _scope(kind, found.owners.get(policy, found.pattern), name, target)
+            return self._kept(before, (kind, scope, policy), rule, make)
+
+        def breaker(rule: BreakerRule, name: str) -> Breaker | InstanceBreakers:
+            kind_of = InstanceBreakers if kind == "call" else Breaker
+            return kind_of(rule, name=name, target=target, dice=self._dice, observers=self.observers)
+
+        outer = [
+            own("deadline", rules.deadline, lambda rule, name: Deadline(rule, name=name, target=target)),
+            shared("limiter", rules.limiter, lambda rule, name: Limiter(rule, name=name, target=target)),
+        ]
+        inner = [
+            shared("bulkhead", rules.bulkhead, lambda rule, name: Bulkhead(rule, name=name, target=target)),
+            own("breaker", rules.breaker, breaker),
+        ]
+        if not isinstance(rules, Outgoing):
+            return _present(*outer, *inner)
+        retry = own("retry", rules.retry, lambda rule, name: Retry(rule, name=name, target=target, dice=self._dice))
+        if retry is not None:
+            retry.budget = shared("budget", rules.budget, lambda rule, name: Budget(rule, name=name, target=target))
+        attempt = rules.attempt_deadline
+        last = own("attempt_deadline", attempt, lambda rule, name: Deadline(rule, name=name, target=target))
+        return _present(*outer, retry, pick, *inner, last)
+
+    def _kept(self, before: Mapping[_Key, object], key: _Key, rule: R | None, make: Callable[[R, str], S]) -> S | None:
+        if rule is None:
+            return None
+        state = self._state.get(key) or before.get(key)
+        if state is None:
+            state = make(rule, key[1])
+        else:
+            ruled = cast("Ruled[R]", state)
+            if ruled.rule != rule:
+                ruled.rule = rule
+        self._state[key] = state
+        return cast("S", state)
+
+
+def _name(line: _Line) -> str:
+    kind, target, method, _ = line
+    return called(target, method) if kind == "call" else target or method
+
+
+def _scope(kind: str, owner: str, name: str, target: str) -> str:
+    """Say for what a shared policy counts: for all that its entry names, but never for two services, or two topics."""
+    if kind == "server" or not owner.endswith("*"):
+        return owner
+    if kind == "call":
+        return owner if "/" in owner else f"{target}/*"
+    return name
+
+
+def _present(*policies: object) -> Chain:
+    return tuple(cast("Policy", policy) for policy in policies if policy is not None)

@@ -1,0 +1,185 @@
+"""Put policies round any function: async or plain, generator of either colour."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+)
+from typing import ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+
+from msgov import aio, scope, sync
+from msgov.call import Call
+from msgov.clock import Clock, monotonic
+from msgov.errors import RuleError
+from msgov.pipeline import Pipeline, Policy
+from msgov.policy import Classify, Substitute, classify
+from msgov.resilience.fallback import Fallback
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Governed(Protocol):
+    """What `policies` returns: a decorator that keeps the function's signature."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[object, object, R]], /
+    ) -> Callable[P, Coroutine[object, object, R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, AsyncGenerator[T, None]], /) -> Callable[P, aio.Stream[T]]: ...
+    @overload
+    def __call__(self, function: Callable[P, Generator[T, None, None]], /) -> Callable[P, sync.Stream[T]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+def policies(
+    *chain: Policy,
+    name: str | None = None,
+    idempotent: bool = True,
+    key: Callable[..., str] | None = None,
+    classify: Classify = classify,
+    clock: Clock = monotonic,
+) -> Governed:
+    """Govern a function by policies, first outermost.
+
+    Works on async functions, plain functions, async generators and generators; a generator holds what it was admitted
+    by until it ends, breaks or is closed, and is retried only before its first item. The call that policies see has
+    `request = (args, kwargs)`, the deadline, allowance and key of the scope it is made in, and:
+
+    - `name`: its target, by default the function's own qualified name;
+    - `idempotent`: whether trying again does no harm. True, since a retry in `chain` says that it may be tried again;
+    - `key`: a function of the same arguments, for keyed limits; by default the scope's key;
+    - `classify`: the judge of its errors.
+
+    A deadline stops an async function. A plain one cannot be stopped: there it bounds waits and attempts, and what is
+    called inside inherits it.
+
+    Raises `RuleError` at decoration for what could only fail later: a class, a descriptor (put `@policies` beneath
+    `@staticmethod` or `@classmethod`), a fallback on a generator, an async answer on a plain function, two retries.
+    """
+    pipeline = Pipeline(chain, classify=classify)
+
+    def govern(function: Callable[..., object]) -> Callable[..., object]:
+        colour = _colour(function)
+        _check(pipeline, colour, function)
+        target = name or str(getattr(function, "__qualname__", type(function).__name__))
+
+        def call(args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
+            around = scope.current.get()
+            made = Call(
+                target,
+                request=(args, kwargs),
+                deadline=around.deadline,
+                idempotent=idempotent,
+                key=around.key if key is None else key(*args, **kwargs),
+                attempts_left=around.attempts_left,
+            )
+            made.trace = around.trace
+            return made
+
+        return functools.wraps(function)(_COLOURS[colour](pipeline, function, call, clock))
+
+    return cast("Governed", govern)
+
+
+_Function: TypeAlias = Callable[..., object]
+_Make: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], Call]
+
+
+def _coroutine(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+    async def handler(call: Call) -> object:
+        args, kwargs = cast("_Arguments", call.request)
+        return await cast("Awaitable[object]", function(*args, **kwargs))
+
+    run = aio.govern(pipeline, handler, clock=clock)
+
+    async def governed(*args: object, **kwargs: object) -> object:
+        return await run(call(args, kwargs))
+
+    return governed
+
+
+def _plain(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+    run = sync.govern(pipeline, functools.partial(_apply, function), clock=clock)
+
+    def governed(*args: object, **kwargs: object) -> object:
+        return run(call(args, kwargs))
+
+    return governed
+
+
+def _async_generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+    opener = cast("Callable[[Call], AsyncIterator[object]]", functools.partial(_apply, function))
+    opened = aio.stream(pipeline, opener, clock=clock)
+
+    def governed(*args: object, **kwargs: object) -> object:
+        return opened(call(args, kwargs))
+
+    return governed
+
+
+def _generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+    opener = cast("Callable[[Call], Iterator[object]]", functools.partial(_apply, function))
+    opened = sync.stream(pipeline, opener, clock=clock)
+
+    def governed(*args: object, **kwargs: object) -> object:
+        return opened(call(args, kwargs))
+
+    return governed
+
+
+def _apply(function: _Function, call: Call) -> object:
+    args, kwargs = cast("_Arguments", call.request)
+    return function(*args, **kwargs)
+
+
+_Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
+_COLOURS: Mapping[str, Callable[[Pipeline, _Function, _Make, Clock], _Function]] = {
+    "an async function": _coroutine,
+    "a plain function": _plain,
+    "an async generator": _async_generator,
+    "a generator": _generator,
+}
+
+
+def _colour(function: object) -> str:
+    if isinstance(function, staticmethod | classmethod | property):
+        raise RuleError.at("function", function, f"a function: put @policies beneath @{type(function).__name__}")
+    if inspect.isclass(function):
+        raise RuleError.at(
+            "function", function, "a function or method, not a class: decorate the methods that call out"
+        )
+    if not callable(function):
+        raise RuleError.at("function", function, "a function: write @policies(...) with its parentheses")
+    for each in (function, getattr(function, "__call__", None)):  # noqa: B004  an object may be called asynchronously
+        if inspect.isasyncgenfunction(each):
+            return "an async generator"
+        if inspect.iscoroutinefunction(each):
+            return "an async function"
+        if inspect.isgeneratorfunction(each):
+            return "a generator"
+    return "a plain function"
+
+
+def _check(pipeline: Pipeline, colour: str, function: object) -> None:
+    for at, policy in enumerate(pipeline.policies):
+        if not isinstance(policy, Substitute):
+            continue
+        if colour.endswith("generator"):
+            raise RuleError.at(
+                f"policies[{at}]", policy, f"nothing that answers for {colour}: its items are its answer"
+            )
+        if colour == "a plain function" and isinstance(policy, Fallback) and policy.waits:
+            raise RuleError.at(f"policies[{at}]", policy, "a plain answer: a plain function cannot await")
