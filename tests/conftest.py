@@ -1,5 +1,26 @@
-"""Every test ends with nothing left over, and real servers come from `tests.servers`."""
+"""Every test ends with nothing left over; real servers come from `tests.servers`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
+from msgov import scope
+from msgov.testing import no_leaks
+
 pytest_plugins = ("tests.servers.plugin",)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make campaign` ask for the full numbers."""
+    parser.addoption("--campaign", action="store_true", help="run the long tests with the references' full numbers")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No thread, task, socket, file or process outlives its test, and no scope leaks out of it."""
+    known = ("msgov-timers",)  # the shared timers' thread ends by itself a second after the last timer
+    with no_leaks(grace=5.0, known=known):
+        yield
+    assert scope.current.get() is scope.EMPTY

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,19 +81,25 @@ _HOMES = {
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
-try:
-    __version__ = version("msgov")
-except PackageNotFoundError:  # run from a tree that is not installed
-    __version__ = "0"
-
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for (PEP 562)."""
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found: object = getattr(importlib.import_module(_WHERE.get(name, "msgov.errors")), name)
     globals()[name] = found
     return found
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("msgov")
+    except PackageNotFoundError:  # run from a tree that is not installed
+        return "0"
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msgov.config.layers import Change, Layers, Leaf, Path, Said, Tree, Value, at, diff, leaves, path, shown, version
+from msgov.config.layers import Change, Layers, Leaf, Said, Tree, Value, at, diff, leaves, path, shown, version
 from msgov.errors import RuleError
 from tests.config.trees import KEYS, TREES, setting, without
 

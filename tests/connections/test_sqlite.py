@@ -298,7 +298,7 @@ with Database(sys.argv[1], schema=["CREATE TABLE IF NOT EXISTS item (name TEXT P
         for program in programs:
             assert program.stdout is not None
             assert program.stdout.readline() == "ready\n"
-        for _ in range(5):
+        for _ in range(20):
             for program in programs:
                 assert program.stdin is not None
                 program.stdin.write("go\n")

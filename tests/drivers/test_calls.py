@@ -12,7 +12,7 @@ from msgov import sync
 from msgov.call import IGNORED, OK, PERMANENT, TRANSIENT, Call, Outcome
 from msgov.errors import Rejected
 from msgov.pipeline import Pipeline, Policy
-from msgov.resilience import Deadline
+from msgov.resilience import Deadline, Fallback, Retry
 from msgov.testing import After, ManualClock
 from tests.drivers.stage import Again, Aio, Colour, Door, Journal, Stand, raising
 
@@ -302,17 +302,16 @@ def test_deadline_is_given_back_before_the_next_attempt(colour: Colour) -> None:
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
 def test_interrupt_is_ignored_by_gates_and_never_answered(interrupt: BaseException) -> None:
     """Ctrl-C says nothing about the callee, and nothing may stand in its way."""
-    door, stand, plan = Door([], "door"), Stand(lambda call, error: "instead"), Again(3)
-    clock = ManualClock()
+    door, fallback, clock = Door([], "door"), Fallback("instead", on=Exception), ManualClock()
 
     def handler(call: Call) -> object:
         raise interrupt
 
-    pipeline = Pipeline([plan, door])
+    pipeline = Pipeline([fallback, Retry(), door])
     with pytest.raises(type(interrupt)):
-        sync.govern(pipeline, handler, clock=clock, sleep=clock.sleep)(Call("shop"))
+        sync.govern(pipeline, handler, clock=clock, sleep=clock.sleep)(Call("shop", idempotent=True))
     assert door.verdicts == [IGNORED]
-    assert stand.asked == []
+    assert fallback.answered == 0
 
 
 def test_interrupt_inside_a_settle_leaves_the_rest_to_the_next_walk() -> None:
@@ -336,11 +335,12 @@ def test_failed_call_leaves_no_knot_for_the_collector(colour: Colour, policies: 
     class Big(ConnectionError):
         pass
 
-    chain: Sequence[Policy] = {
+    chains: dict[str, Sequence[Policy]] = {
         "plain": [Door([], "door")],
         "retry": [Door([], "outer"), Again(2), Door([], "inner")],
         "fallback": [Stand(_fail_anew), Door([], "door")],
-    }[policies]
+    }
+    chain = chains[policies]
     for policy in chain:  # those of the stage remember outcomes, hence errors: here they must not
         setattr(policy, "outcomes" if isinstance(policy, Door) else "asked", Forgetful())
     gc.collect()

@@ -30,7 +30,7 @@ _KNOWN: Final = 4096  # kinds of calls whose series a gate finds in one lookup; 
 
 _Observe = Callable[[float], None]
 _Count = Callable[[], int]
-_Key = tuple[str, str, str, type[object]]
+_Key = tuple[str, str, str, str, type[object]]
 _Entry = tuple[_Observe, _Observe, tuple[_Count, ...]]
 
 
@@ -154,7 +154,7 @@ class _Calls(Gate[tuple[Call, float, "float | None"]]):
         """Add up what became of it."""
         self._ended()
         call, since, left = ticket
-        entry = self._entries.get((call.target, call.method, outcome.status, outcome.error.__class__))
+        entry = self._entries.get(_key(call, outcome))
         observe, also, counts = entry or self._find(call, outcome)
         observe(now - since)
         if self._inward:
@@ -185,7 +185,7 @@ class _Calls(Gate[tuple[Call, float, "float | None"]]):
             counts.append(metrics.counter(catalogue.DEADLINE_EXCEEDED, where).inc)
         entry = (metrics.histogram(edge.duration, *labels).observe, also, tuple(counts))
         if len(self._entries) < _KNOWN:
-            self._entries[call.target, call.method, outcome.status, outcome.error.__class__] = entry
+            self._entries[_key(call, outcome)] = entry
         return entry
 
 
@@ -222,6 +222,11 @@ class _Attempts(Gate[tuple[Call, float, int]]):
         if len(self._entries) < _KNOWN:
             self._entries[target, call.method, attempt, word] = (observe, count)
         return observe, count
+
+
+def _key(call: Call, outcome: Outcome) -> _Key:
+    """Name all that the series of a call depend on; a verdict by its text, for an enum member is slow to hash."""
+    return call.target, call.method, outcome.verdict._value_, outcome.status, outcome.error.__class__
 
 
 def _when_seen(find: Callable[[], Histogram]) -> _Observe:

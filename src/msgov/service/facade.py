@@ -55,7 +55,7 @@ class Service:
         database: The service's own SQLite file, or an `Sqlite` store, with inbox and outbox in it; for `on` and the
             outbox relay.
         registry, bus, centre: URLs of the registry ("memory:", "embedded:registry.db"), the message bus and the config
-            centre. By default the file's `service.registry`, `service.bus` and `service.centre`; without those, the
+            centre; a registry or bus of your own making is used as it is, and is yours to close. By default the file's `service.registry`, `service.bus` and `service.centre`; without those, the
             memory of this process, and no centre.
         version, zone: What this instance runs and where, for metrics and routing.
         logs: "auto", "json", "console" or "off".
@@ -70,8 +70,8 @@ class Service:
         *,
         config: str | os.PathLike[str] | None = None,
         database: str | os.PathLike[str] | Sqlite | None = None,
-        registry: str | None = None,
-        bus: str | None = None,
+        registry: str | Discovery | None = None,
+        bus: str | Bus | None = None,
         centre: str | None = None,
         version: str = "",
         zone: str = "",
@@ -89,8 +89,8 @@ class Service:
         self.observers = Observers(self.observe.observer)
         try:
             self.config = self._configured(config, centre, environ)
-            self.registry_url = registry or self.config.value("service.registry", str, default="memory:")
-            self.bus_url = bus or self.config.value("service.bus", str, default="memory:")
+            self._registry = registry or self.config.value("service.registry", str, default="memory:")
+            self._bus = bus or self.config.value("service.bus", str, default="memory:")
             self.policies = Policies.following(self.config, observers=self.observers)
         except BaseException:
             self.observe.shutdown()
@@ -202,6 +202,11 @@ class Service:
 
         return decorate
 
+    @property
+    def bus_kind(self) -> str:
+        """The kind of the bus, as metrics name it."""
+        return type(self._bus).__name__.lower() if isinstance(self._bus, Bus) else self._bus.partition(":")[0]
+
     def missing(self) -> list[str]:
         """Name what keeps this instance from being ready; empty when it is."""
         found = [name for name, lacks in self.not_ready.items() if lacks()]
@@ -212,7 +217,10 @@ class Service:
         """Follow configuration and registry, open the database, consume and relay, without serving anything."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.config)
-            self.registry = await stack.enter_async_context(open_registry(self.registry_url))
+            if isinstance(self._registry, Discovery):
+                self.registry = self._registry
+            else:
+                self.registry = await stack.enter_async_context(open_registry(self._registry))
             copies = None if self.state is None else self.state / "instances"
             if copies is not None:
                 copies.mkdir(parents=True, exist_ok=True)
@@ -221,8 +229,11 @@ class Service:
             if self.store is not None:
                 await stack.enter_async_context(self.store)
             if self.subscriptions.needed:
-                self.bus = open_bus(self.bus_url)
-                stack.push_async_callback(self.bus.aclose)
+                if isinstance(self._bus, Bus):
+                    self.bus = self._bus
+                else:
+                    self.bus = open_bus(self._bus)
+                    stack.push_async_callback(self.bus.aclose)
                 await stack.enter_async_context(self.subscriptions.running(self.bus))
             if "grpc" in self.__dict__:
                 stack.push_async_callback(self.grpc.aclose)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -17,6 +16,8 @@ from msgov.transport.admin import admin as admin_app
 
 if TYPE_CHECKING:
     from msgov.service.facade import Service
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def split(at: str) -> tuple[str, int]:
@@ -63,19 +64,20 @@ class Running:
         """Let `wait` return."""
         self._stopped.set()
 
+    async def stopped(self) -> None:
+        """Return after `stop`."""
+        await self._stopped.wait()
+
     async def wait(self) -> None:
-        """Return at SIGTERM, at SIGINT, or after `stop`; the block then drains and leaves."""
+        """Return at SIGTERM, at SIGINT, or after `stop`; the block then drains and leaves. For the main thread."""
         loop = asyncio.get_running_loop()
-        heard = (signal.SIGTERM, signal.SIGINT)
-        with contextlib.suppress(ValueError, NotImplementedError):  # not the main thread: `stop` is the way
-            for each in heard:
-                loop.add_signal_handler(each, self.stop)
+        for each in _SIGNALS:
+            loop.add_signal_handler(each, self.stop)
         try:
-            await self._stopped.wait()
+            await self.stopped()
         finally:
-            with contextlib.suppress(ValueError, NotImplementedError):
-                for each in heard:
-                    loop.remove_signal_handler(each)
+            for each in _SIGNALS:
+                loop.remove_signal_handler(each)
 
     async def __aenter__(self) -> Self:
         """Open what the service needs, start the server, and register once it answers."""

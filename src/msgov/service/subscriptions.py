@@ -62,7 +62,7 @@ class Subscriptions:
                 relay = Relay(service.store, bus, name=service.name, observers=service.observers, clock=service.clock)
                 self.relay = await stack.enter_async_context(relay)
             for each in self._wanted:
-                edge = Messages("consumer", system=service.bus_url.partition(":")[0], group=each.group)
+                edge = Messages("consumer", system=service.bus_kind, group=each.group)
                 consumer = Consumer(
                     bus,
                     each.topic,

@@ -78,6 +78,6 @@ class ThreadRunning:
             return
         self._up.set_result(running)
         try:
-            await running.wait()
+            await running.stopped()
         finally:
             await running.__aexit__(None, None, None)
