@@ -83,15 +83,18 @@ async def bounded(handler: Callable[[Call], Awaitable[T]], call: Call, clock: Cl
         if alarm.rang:
             alarm.rang = False
             if task.uncancel() <= alarm.cancelling:
-                raise DeadlineExceeded(
-                    f"{call.target} {call.method}: no answer in {max(left, 0.0):.3f} s", seconds=left
-                ) from cancelled
+                raise exceeded(call, left) from cancelled
         raise
     finally:
         alarm.bucket.discard(alarm)
         if alarm.rang:  # the handler swallowed the cancellation, or finished in the same tick
             task.uncancel()
         scope.current.reset(token)
+
+
+def exceeded(call: Call, seconds: float) -> DeadlineExceeded:
+    """Say that a call was under way for so long and has not answered."""
+    return DeadlineExceeded(f"{call.target} {call.method}: no answer in {max(seconds, 0.0):.3f} s", seconds=seconds)
 
 
 class _Alarm:

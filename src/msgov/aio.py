@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar, cast
 
-from msgov._loop import bounded, queue
+from msgov._loop import bounded, exceeded, queue
 from msgov.backoff import Backoff
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, dice, monotonic
@@ -45,6 +45,7 @@ def govern(
     return handler
 
 
+_RESOLUTION = 1e-6  # seconds: a loop may ring its timers early by its clock's resolution
 _Reply = tuple[object, Outcome, float]
 _Attempts = Callable[[float, Call], Awaitable[_Reply]]
 
@@ -160,6 +161,12 @@ async def _failed(
     """Settle a failed call and let its substitutes answer; return the reply, or an outcome that holds the error."""
     now = clock()
     outcome = pipeline.judge(call, error, now - started)
+    if isinstance(error, asyncio.CancelledError):  # it passes, whoever sent it, and nobody answers in its place
+        learnt = outcome
+        if call.deadline is not None and now >= call.deadline - _RESOLUTION:  # a deadline further out rang
+            learnt = pipeline.judge(call, exceeded(call, now - started), now - started)
+        frame.settle(tickets, learnt, now)
+        return None, outcome
     answer = frame.leave(call, tickets, outcome, now)
     try:
         while answer is not None:

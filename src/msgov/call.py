@@ -54,8 +54,8 @@ class Call:
     `metadata` what came with it. `deadline` is absolute, on the driver's monotonic clock, None for no limit.
     `idempotent` says that a second execution does no harm. `attempt` counts from 1; `instance` is where the current
     attempt goes and `tried` where earlier ones went. `attempts_left` is the chain-wide allowance, None for no limit;
-    `trace` the span that the attempt runs under and sends on; `context` is the edge's own, for its own handler, which may set `status`, the wire's word for
-    a good reply ("201").
+    `trace` the span that the attempt runs under and sends on. `context` is the edge's own, for its own handler, which
+    may set `status`, the wire's word for a good reply ("201").
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""Every error answers one question first: was the call sent?
+"""Every error answers one question first, whether the call was sent.
 
     MsgovError
       Rejected             not sent, safe to send elsewhere; retry_after, and the numbers that decided
@@ -45,7 +45,7 @@ class MsgovError(Exception):
         self.facts: Mapping[str, Fact] = facts
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process pools; the default reduce would lose everything but the message.
+        """Cross process pools whole: the default would lose everything but the message."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 

@@ -60,7 +60,7 @@ def rule(cls: type[T]) -> type[T]:
     made = pydantic_dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)(cls)
     build = made.__init__
 
-    def __init__(self: object, **values: object) -> None:
+    def __init__(self: object, **values: object) -> None:  # noqa: N807  becomes the class's own
         try:
             build(self, **values)
         except ValidationError as error:

@@ -31,7 +31,7 @@ def test_file_of_just_the_limit_is_read() -> None:
 
 def test_bytes_that_are_no_text_are_refused_by_line() -> None:
     """Latin-1 by mistake is found by its line."""
-    with pytest.raises(RuleError, match="line 2 = .*UTF-8"):
+    with pytest.raises(RuleError, match=r"line 2 = .*UTF-8"):
         read(b"a = 1\nb = '\xe9'\n", "toml", where="f.toml")
 
 

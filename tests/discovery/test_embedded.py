@@ -18,6 +18,7 @@ class TestEmbedded(Acknowledges, Forgets, Outlasts):
     """Hold it to the contract."""
 
     visible = 0.2
+    ttl = 0.6
 
     @pytest.fixture(autouse=True)
     def _registry(self, tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ class TestEmbedded(Acknowledges, Forgets, Outlasts):
         self.path = self.folder / "registry.db"
 
     def client(self) -> Both:
-        return Client(self.path, ttl=0.6)
+        return Client(self.path, ttl=self.ttl)
 
     async def forget(self) -> None:
         self.path.unlink()

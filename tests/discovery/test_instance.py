@@ -64,7 +64,7 @@ def test_host_that_could_be_abused_is_refused(host: str) -> None:
 @pytest.mark.parametrize("port", [0, -1, 65536, 70000, 1.0, "80", True, None])
 def test_port_must_be_a_port(port: object) -> None:
     """A socket call would fail with it, far from here."""
-    with pytest.raises(RuleError, match="port = .*1 to 65535"):
+    with pytest.raises(RuleError, match=r"port = .*1 to 65535"):
         read({"service": "order", "host": "a", "port": port})
 
 

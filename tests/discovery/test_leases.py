@@ -118,10 +118,10 @@ def test_registry_that_restarts_empty_takes_nobody_out() -> None:
     assert living(take(leases, [], 0.1, era="two")) == ["10.0.0.1", "10.0.0.2"]
     assert living(take(leases, [row(A, 1)], 1, era="two")) == ["10.0.0.1", "10.0.0.2"]
     assert living(take(leases, [row(A, 2)], 2, era="two")) == ["10.0.0.1", "10.0.0.2"]
-    assert living(take(leases, [row(A, 3)], 3, era="two")) == ["10.0.0.1", "10.0.0.2"]
-    assert living(take(leases, [row(A, 4)], 4, era="two")) == ["10.0.0.1"]
+    assert living(take(leases, [row(A, 3)], 2.9, era="two")) == ["10.0.0.1", "10.0.0.2"]
+    assert living(take(leases, [row(A, 4)], 3.1, era="two")) == ["10.0.0.1"]
     assert leases.ended == []  # there is no row of it to delete
-    assert living(take(leases, [], 4.1, era="two")) == []  # known again, so taken out
+    assert living(take(leases, [], 3.2, era="two")) == []  # known again, so taken out
 
 
 def test_instance_stays_with_its_last_holder() -> None:

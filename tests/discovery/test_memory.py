@@ -22,6 +22,7 @@ class TestMemory(Acknowledges, Forgets):
     """Hold it to the contract."""
 
     visible = 0.05
+    ttl = Shared.ttl
 
     @pytest.fixture(autouse=True)
     def _registry(self) -> None:

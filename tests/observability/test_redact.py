@@ -199,3 +199,9 @@ def test_an_object_whose_text_raises_is_named() -> None:
             raise RuntimeError(PLANTED)
 
     assert shown(Broken()) == "(Broken, whose text raised RuntimeError)"
+
+
+def test_the_cut_leaves_no_half_of_a_secret() -> None:
+    """A URL that is cut before its `@` no longer looks like one with a password."""
+    text = "x" * (LONGEST - 20) + f" db://user:{PLANTED}@host"
+    assert PLANTED[:4] not in fit(text)

@@ -7,13 +7,13 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from msgov.clock import Clock, wall
 from msgov.config import embedded_tables as tables
 from msgov.config.embedded_tables import Conflict, Version
-from msgov.config.layers import Tree, path, shown
-from msgov.config.source import ConfigSource, Reading
+from msgov.config.layers import Tree, Value, path, shown
+from msgov.config.source import ConfigSource, Reading, plant
 from msgov.config.text import LIMIT, vet
 from msgov.connections.sqlite import Database
 from msgov.errors import Problem, RuleError, SourceError
@@ -127,10 +127,9 @@ def _checked(values: Mapping[str, object], who: str, why: str) -> Mapping[str, s
     for key, value in values.items():
         try:
             parts = path(key)
-            nested = {parts[-1]: "gone" if value is None else value}
-            for part in reversed(parts[:-1]):
-                nested = {part: nested}
-            vet(nested, where="")
+            alone: dict[str, Value] = {}
+            plant(alone, parts, "" if value is None else cast("Value", value), where="")
+            vet(alone, where="")
             text = None if value is None else json.dumps(value)
             if text is not None and len(text) > LIMIT:
                 raise RuleError.at(key, f"{len(text)} bytes", f"at most {LIMIT} bytes of JSON")

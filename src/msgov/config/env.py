@@ -66,10 +66,9 @@ class Env(ConfigSource):
             return [Problem(variable, f"{len(text)} characters", f"at most {LIMIT} bytes")]
         value = scalar(text)
         try:
-            vet({"value": value}, where="")
-        except RuleError as error:
-            return [Problem(variable, value, error.allowed)]
-        try:
+            alone: dict[str, Value] = {}
+            plant(alone, parts, value, where="")
+            vet(alone, where="")
             plant(tree, parts, value, where="")
         except RuleError as error:
             return [Problem(variable, value, f"{error.allowed} (key {shown(parts)})")]

@@ -1,7 +1,8 @@
 """What is in force is always a merge of whole layers, made anew: precedence cannot drift, and a deletion is seen.
 
-A layer is a tree: tables within tables, and leaves (text, numbers, true and false, lists). Tables merge key by key; a
-leaf, or a list, replaces whatever stands below it. Nothing here waits, and no value is ever changed in place.
+A layer is a tree: tables within tables, and leaves (text, numbers, true and false, lists, tables with nothing in them).
+Tables merge key by key; a leaf replaces whatever stands below it, and an empty table a leaf. Nothing here waits, and no
+value is ever changed in place.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Layers:
         found = at(self.merged, path)
         if found is None:
             return ()
-        return tuple(self._leaf(path + rest, value) for rest, value in leaves(found))
+        return tuple(self._leaf(path + rest, value) for rest, value in leaves(found) if path + rest)
 
     def winner(self, path: Path) -> str:
         """Name the highest layer that says anything at `path`, or decides what stands above it; "" for none."""
@@ -125,7 +126,7 @@ def at(tree: Tree, path: Path) -> Value | None:
 
 def leaves(value: Value) -> Iterator[tuple[Path, Value]]:
     """Walk the leaves beneath a value, which may be a leaf itself."""
-    if not isinstance(value, Mapping):
+    if not (isinstance(value, Mapping) and value):
         yield (), value
         return
     for key, inner in value.items():
@@ -213,12 +214,12 @@ def _differ(old: Tree, new: Tree, path: Path, found: list[Change]) -> None:
         if was is now:
             continue
         here = (*path, key)
-        if isinstance(was, Mapping) or isinstance(now, Mapping):
-            if not isinstance(was, Mapping):
+        if (isinstance(was, Mapping) and was) or (isinstance(now, Mapping) and now):
+            if not (isinstance(was, Mapping) and was):
                 if was is not None:
                     found.append(Change(here, was, None))
                 was = {}
-            if not isinstance(now, Mapping):
+            if not (isinstance(now, Mapping) and now):
                 if now is not None:
                     found.append(Change(here, None, now))
                 now = {}

@@ -64,7 +64,7 @@ class Instance:
 
     def __post_init__(self) -> None:
         """Check each field, and name all that are wrong at once."""
-        if not self.id:
+        if self.id == "" and isinstance(self.host, str):
             object.__setattr__(self, "id", self.address)
         problems = list(_problems(self))
         if problems:

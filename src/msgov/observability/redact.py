@@ -124,16 +124,19 @@ def _spelled(found: re.Match[str]) -> str:
 
 def clean(text: str) -> str:
     """Spell out what could forge a line or drive a terminal, and cut at 8192 characters."""
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + f"... ({len(text)} characters)"
-    return _UNCLEAN.sub(_spelled, text)
+    return _UNCLEAN.sub(_spelled, text if len(text) <= LONGEST else _cut(text, len(text)))
 
 
 def fit(text: str) -> str:
-    """Make any text fit to be shown: scrubbed of secrets, then cleaned."""
-    if len(text) > LONGEST:  # before the search: its cost grows with the text
-        text = text[:LONGEST] + f"... ({len(text)} characters)"
-    return clean(scrub(text))
+    """Make any text fit to be shown: scrubbed of secrets, cleaned, and cut at 8192 characters."""
+    if len(text) <= LONGEST:
+        return _UNCLEAN.sub(_spelled, scrub(text))
+    # Searching costs as much as the text is long; a little past the cut, or it could leave half a secret.
+    return _UNCLEAN.sub(_spelled, _cut(scrub(text[: LONGEST + 1024]), len(text)))
+
+
+def _cut(text: str, size: int) -> str:
+    return f"{text[:LONGEST]}... ({size} characters)"
 
 
 def shown(value: object) -> object:

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from msgov.discovery.instance import Snapshot
+from msgov.observability.spans import attached
 from msgov.transport.grpc.aio_channel import Channel
 from msgov.transport.grpc.aio_server import ServerInterceptor
 from msgov.transport.grpc.connections import AioConnections, SyncConnections, address
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _edge(service: Service) -> Edge:
-    return Edge(service=service.name, policies=service.compose.grpc_server(), clock=service.clock)
+    return Edge(service=service.name, policies=service.compose.grpc_server(), clock=service.clock, around=attached)
 
 
 def _client_edge(service: Service, target: str) -> ClientEdge:

@@ -44,7 +44,7 @@ def answer(ask: Any, context: Any, text: str) -> Any:
     """Answer with what the server saw."""
     around = scope.current.get()
     left = scope.remaining()
-    headers = {key: value for key, value in context.invocation_metadata()}
+    headers = dict(tuple(pair) for pair in context.invocation_metadata())
     return echo_pb2.Answer(
         text=text,
         deadline_ms=-1 if left is None else int(left * 1000),

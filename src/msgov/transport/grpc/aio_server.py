@@ -57,7 +57,8 @@ def _awaiting(edge: Edge, path: str, behaviour: Behaviour) -> Behaviour:
     async def run(call: Call) -> object:
         serving = cast("Serving", call.context)
         began(serving)
-        return await behaviour(call.request, serving.context)
+        with edge.around(call):
+            return await behaviour(call.request, serving.context)
 
     handlers = Handlers(edge, path, lambda pipeline: aio.govern(pipeline, run, clock=edge.clock))
 

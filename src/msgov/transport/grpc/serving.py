@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -39,13 +40,17 @@ class Context(Protocol):
         ...
 
 
+_NOTHING = nullcontext()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
     """How a server governs what comes in.
 
-    `policies` gives those of a method path, the same tuple until their shape changes;
-    `default_deadline` and `longest_deadline` (seconds) bound calls
-    that came without one, or with too long a one; `trusted` says whose attempt allowance is believed, by peer.
+    `policies` gives those of a method path, the same tuple until their shape changes. `default_deadline` and
+    `longest_deadline` (seconds) bound calls that came without one, or with too long a one. `trusted` says whose attempt
+    allowance is believed, by peer. `around` is entered round each unary handler, in its own task or thread (a tracer
+    makes its span current there).
     """
 
     service: str
@@ -53,6 +58,7 @@ class Edge:
     default_deadline: float = 15.0
     longest_deadline: float = 60.0
     trusted: Callable[[str], bool] = field(default=lambda peer: False)
+    around: Callable[[Call], AbstractContextManager[object]] = field(default=lambda call: _NOTHING)
     clock: Clock = monotonic
 
 

@@ -63,7 +63,8 @@ def _calling(edge: Edge, path: str, inside: Behaviour) -> Behaviour:
     def run(call: Call) -> object:
         serving = cast("Serving", call.context)
         began(serving)
-        return inside(call.request, serving.context)
+        with edge.around(call):
+            return inside(call.request, serving.context)
 
     handlers = Handlers(edge, path, lambda pipeline: sync.govern(pipeline, run, clock=edge.clock))
 
