@@ -24,7 +24,7 @@ campaign: dev ## The long runs, with the references' full numbers
 
 docs: dev ## Build the documentation
 	@scripts/setup .venv all docs
-	@.venv/bin/sphinx-build -W -n -q -b html docs docs/_build/html && echo docs/_build/html/index.html
+	@.venv/bin/sphinx-build -W -q -b html docs docs/_build/html && echo docs/_build/html/index.html
 
 proto: ## Make the shop's stubs again, with the old compiler
 	@"$$(scripts/python)" examples/shop/proto/generate.py

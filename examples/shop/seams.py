@@ -78,7 +78,3 @@ class Event(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Carry what travels along."""
         ...
-
-
-Publish = Callable[[Tx, str, Body, str], Awaitable[None]]
-"""How an outbox takes a message in: the open transaction, topic, body, key."""

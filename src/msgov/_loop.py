@@ -94,7 +94,9 @@ async def bounded(handler: Callable[[Call], Awaitable[T]], call: Call, clock: Cl
 
 def exceeded(call: Call, seconds: float) -> DeadlineExceeded:
     """Say that a call was under way for so long and has not answered."""
-    return DeadlineExceeded(f"{call.target} {call.method}: no answer in {max(seconds, 0.0):.3f} s", seconds=seconds)
+    return DeadlineExceeded(
+        f"{call.target} {call.method}".rstrip() + f": no answer in {max(seconds, 0.0):.3f} s", seconds=seconds
+    )
 
 
 class _Alarm:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from itertools import count
 
+_EXACT = 1e-9  # of a bucket: what happens on the edge is in the next one, whatever floats say
+
 
 class Rolling:
     """Counts of a few kinds over the last `seconds`, in `buckets` steps.
@@ -44,7 +46,7 @@ class Rolling:
         if not self._filled:
             self._filled, self.edge = 1, now + self._width
             return
-        steps = int((now - self.edge) / self._width) + 1
+        steps = int((now - self.edge) / self._width + _EXACT) + 1
         size = len(self._ring)
         for _ in range(min(steps, size)):
             self._at = (self._at + 1) % size

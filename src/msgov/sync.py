@@ -306,7 +306,9 @@ class Stream(Iterator[T]):
         inner, call = self._inner, self._call
         assert inner is not None  # noqa: S101  opened by _first
         if call.deadline is not None and self._clock() >= call.deadline:
-            raise DeadlineExceeded(f"{call.target} {call.method}: the stream's time ran out", seconds=self._seconds())
+            raise DeadlineExceeded(
+                f"{call.target} {call.method}".rstrip() + ": the stream's time ran out", seconds=self._seconds()
+            )
         return bounded(lambda _: next(inner), call)
 
     def _seconds(self) -> float:

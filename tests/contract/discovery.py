@@ -94,10 +94,14 @@ class Registers(ABC):
     @asynccontextmanager
     async def registered(self) -> AsyncIterator[tuple[Registration, Watched]]:
         """Set the usual scene: ORDER is registered by one client, and another watches and has seen it."""
-        async with self.client() as ours, self.client() as theirs, watching(theirs) as watched:
-            async with ours.register(ORDER) as registration:
-                await watched.until(lambda found: found == (ORDER,))
-                yield registration, watched
+        async with (
+            self.client() as ours,
+            self.client() as theirs,
+            ours.register(ORDER) as registration,
+            watching(theirs) as watched,
+        ):
+            await watched.until(lambda found: found == (ORDER,))
+            yield registration, watched
 
     def test_registered_is_seen(self) -> None:
         """The point of it all: with every field, and soon."""

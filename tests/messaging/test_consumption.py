@@ -25,7 +25,7 @@ RULE = ConsumerRule()
 def fate(error: BaseException, *, attempt: int = 1, expired: bool = False, rule: ConsumerRule = RULE) -> Decision:
     """Decide with a dice that always rolls 0.5."""
     outcome: Outcome = classify(Call("g"), error)
-    return decide(rule, attempt, error, outcome, LoadedDice([0.5]), expired=expired)
+    return decide(rule, attempt, error, outcome, LoadedDice(0.5), expired=expired)
 
 
 def test_failure_is_tried_again_later_and_later_then_given_up() -> None:
@@ -106,4 +106,4 @@ def test_cause_keeps_the_end_of_a_long_traceback() -> None:
 def test_verdict_of_the_classifier_counts() -> None:
     """The same judge as for calls: users teach it once."""
     outcome = Outcome(TRANSIENT, error=TypeError())
-    assert decide(RULE, 1, TypeError(), outcome, LoadedDice([0.5])).fate is Fate.AGAIN
+    assert decide(RULE, 1, TypeError(), outcome, LoadedDice(0.5)).fate is Fate.AGAIN

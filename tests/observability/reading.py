@@ -55,7 +55,7 @@ class Written(Paper):
 
     def __init__(self, path: Path, **options: object) -> None:
         super().__init__(path)
-        self.logs = Logs(service="order", version="1.4.0", instance="order-1", sink=self.sink, **options)  # type: ignore[arg-type]
+        self.logs = Logs(service="order", version="1.4.0", instance="order-1", sink=self.sink, **options)
         self._before = install(self.logs)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from msgov.observability.semconv import GRPC_STATUSES, SERVER_FAULTS
 from msgov.policy import classify
 
 CALL = Call("payment", "/shop.Payment/Charge")
-CONSUMER = Messages("consumer", system="embedded", group="audit")
+CONSUMER = Messages("consumer", system="embedded")
 PRODUCER = Messages("producer", system="embedded")
 
 
@@ -112,6 +112,12 @@ def test_an_exception_of_a_handler_is_unknown_and_a_servers_fault() -> None:
     assert CONSUMER.error_type(outcome) == "ValueError"
 
 
+def test_a_failure_without_a_word_or_an_error_is_still_one() -> None:
+    """Only what was given up is a cancellation."""
+    assert GRPC_SERVER.error_type(Outcome(TRANSIENT)) == "UNKNOWN"
+    assert HTTP_SERVER.error_type(Outcome(PERMANENT)) == "500"
+
+
 def test_a_failure_that_met_no_wire_is_named_by_its_class() -> None:
     """A function has no status, nor has a connection that was never made."""
     outcome = failed(ConnectionRefusedError("x"))
@@ -130,12 +136,26 @@ def test_http_errs_from_500_on_a_server_and_from_400_on_a_client(status: str, se
     assert HTTP_CLIENT.error_type(outcome) == client
 
 
+def answered(method: str) -> Call:
+    """Make a call that the application has answered, so that its route is known."""
+    call = Call("order", method)
+    call.status = "200"
+    return call
+
+
 def test_a_route_is_shown_and_a_path_is_not() -> None:
     """A path has ids in it: each would be a series."""
-    assert HTTP_SERVER.labels(Call("order", "GET /orders/{id}"), WELL) == ("GET", "/orders/{id}", "200", "")
-    assert HTTP_SERVER.labels(Call("order", "GET _OTHER"), WELL) == ("GET", "_OTHER", "200", "")
+    assert HTTP_SERVER.labels(answered("GET /orders/{id}"), WELL) == ("GET", "/orders/{id}", "200", "")
+    assert HTTP_SERVER.labels(answered("GET /orders"), WELL)[1] == "/orders"
+    assert HTTP_SERVER.labels(answered("GET _OTHER"), WELL)[1] == "_OTHER"
     assert HTTP_CLIENT.labels(Call("catalog", "GET /items/7"), WELL) == ("GET", "", "200", "", "catalog")
     assert HTTP_CLIENT.labels(Call("catalog", "GET /items/{id}"), WELL)[1] == "/items/{id}"
+
+
+def test_a_request_refused_at_the_door_has_no_route() -> None:
+    """Nobody routed it: what stands there is whatever the caller asked for."""
+    assert HTTP_SERVER.labels(Call("order", "GET /orders/7"), REFUSED)[1] == "_OTHER"
+    assert HTTP_SERVER.labels(Call("order", "GET /orders/{id}"), REFUSED)[1] == "/orders/{id}"
 
 
 def test_an_unknown_verb_is_other() -> None:
@@ -153,11 +173,11 @@ def test_a_method_loses_its_slash() -> None:
 
 def test_a_message_is_told_by_its_destination() -> None:
     """The group says who processed it."""
-    call = Call("order.placed")
+    call = Call("audit", "order.placed")
     assert CONSUMER.labels(call, WELL) == ("embedded", "process", "order.placed", "audit", "")
-    assert PRODUCER.labels(call, WELL) == ("embedded", "send", "order.placed", "", "")
+    assert PRODUCER.labels(Call("order.placed"), WELL) == ("embedded", "send", "order.placed", "", "")
     assert CONSUMER.span(call) == "process order.placed"
-    assert PRODUCER.span(call) == "send order.placed"
+    assert PRODUCER.span(Call("order.placed")) == "send order.placed"
     assert CONSUMER.error_type(Outcome(TRANSIENT)) == "transient"
 
 
@@ -165,7 +185,7 @@ def test_a_message_is_told_by_its_destination() -> None:
 def test_labels_fit_the_metric(edge: object) -> None:
     """One label too few would shift all that follow."""
     for outcome in (WELL, REFUSED, CANCELLED, CLOSED, failed(ValueError())):
-        assert len(edge.labels(CALL, outcome)) == len(edge.duration.labels)  # type: ignore[attr-defined]
+        assert len(edge.labels(CALL, outcome)) == len(edge.duration.labels)
 
 
 def test_a_servers_level_follows_the_status() -> None:

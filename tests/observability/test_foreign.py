@@ -34,7 +34,9 @@ def capture(written: Written) -> Iterator[Capture]:
 @pytest.mark.usefixtures("capture")
 def test_a_foreign_line_is_one_of_ours(written: Written) -> None:
     """The same fields, the same redaction, the same trace."""
-    logging.getLogger("aiokafka.consumer").warning("lost %s of %d", "x", 3, extra={"topic": "orders", "password": PLANTED})
+    logging.getLogger("aiokafka.consumer").warning(
+        "lost %s of %d", "x", 3, extra={"topic": "orders", "password": PLANTED}
+    )
     line = written.line()
     assert line["event"] == "lost x of 3"
     assert (line["level"], line["logger"], line["service"]) == ("warning", "aiokafka.consumer", "order")
@@ -104,13 +106,25 @@ def test_everything_is_put_back(written: Written) -> None:
     terminal = logging.StreamHandler(sys.stderr)
     root.addHandler(terminal)
     try:
-        before = (list(root.handlers), logging.raiseExceptions, access.propagate, access.disabled, structlog.get_config())
+        before = (
+            list(root.handlers),
+            logging.raiseExceptions,
+            access.propagate,
+            access.disabled,
+            structlog.get_config(),
+        )
         capture = Capture()
         assert terminal not in root.handlers
         assert access.disabled
         capture.end()
         capture.end()
-        after = (list(root.handlers), logging.raiseExceptions, access.propagate, access.disabled, structlog.get_config())
+        after = (
+            list(root.handlers),
+            logging.raiseExceptions,
+            access.propagate,
+            access.disabled,
+            structlog.get_config(),
+        )
         assert set(after[0]) == set(before[0])
         assert after[1:] == before[1:]
         assert not structlog.is_configured()
@@ -159,7 +173,7 @@ def test_what_a_process_dies_of_is_a_line() -> None:
         Odd()
         raise OSError("password=hunter2-Zx91")
     """
-    done = subprocess.run(  # noqa: S603  our own script
+    done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1

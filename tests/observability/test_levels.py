@@ -60,7 +60,9 @@ def test_an_unknown_level_is_refused(level: str) -> None:
         Levels().set(level)
 
 
-@pytest.mark.parametrize(("number", "name"), [(0, "debug"), (10, "debug"), (25, "info"), (30, "warning"), (99, "critical")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(0, "debug"), (10, "debug"), (25, "info"), (30, "warning"), (99, "critical")]
+)
 def test_numbers_between_belong_below(number: int, name: str) -> None:
     """Libraries make levels of their own."""
     assert name_of(number) == name

@@ -25,7 +25,7 @@ PLACE = "/shop.Order/Place"
 
 def settled(gate: Gate[object], call: Call, outcome: Outcome, *, seconds: float = 0.25) -> None:
     """Let one call through a gate."""
-    gate.settle(gate.admit(call, 10.0), outcome, 10.0 + seconds)  # type: ignore[arg-type]
+    gate.settle(gate.admit(call, 10.0), outcome, 10.0 + seconds)
 
 
 def test_a_served_call_is_one_observation(metrics: Metrics) -> None:
@@ -65,7 +65,7 @@ def test_a_route_that_is_found_later_counts(metrics: Metrics) -> None:
     gate, call = metrics.calls(HTTP_SERVER), Call("order", "GET _OTHER")
     ticket = gate.admit(call, 1.0)
     call.method = "GET /orders/{id}"
-    gate.settle(ticket, Outcome(OK, status="201"), 1.5)  # type: ignore[arg-type]
+    gate.settle(ticket, Outcome(OK, status="201"), 1.5)
     labels = {"http_request_method": "GET", "http_route": "/orders/{id}", "error_type": ""}
     found = sample(metrics, "http_server_request_duration_seconds_sum", http_response_status_code="201", **labels)
     assert found == 0.5
@@ -77,7 +77,7 @@ def test_calls_being_served_are_shown(metrics: Metrics) -> None:
     tickets = [server.admit(Call("order", PLACE), 1.0) for _ in range(3)]
     client.admit(Call("payment", "/x"), 1.0)
     assert sample(metrics, "msgov_server_inflight") == 3
-    server.settle(tickets[0], Outcome(OK), 2.0)  # type: ignore[arg-type]
+    server.settle(tickets[0], Outcome(OK), 2.0)
     assert sample(metrics, "msgov_server_inflight") == 2
 
 
@@ -98,9 +98,11 @@ def test_what_callers_leave_us_is_measured(metrics: Metrics) -> None:
         (GRPC_CLIENT, classify(Call(""), DeadlineSpent("x")), "queue"),
     ],
 )
-def test_time_that_ran_out_is_counted_where_it_did(metrics: Metrics, edge: object, outcome: Outcome, where: str) -> None:
+def test_time_that_ran_out_is_counted_where_it_did(
+    metrics: Metrics, edge: object, outcome: Outcome, where: str
+) -> None:
     """Served, made, or spent before it was sent."""
-    settled(metrics.calls(edge), Call("order", PLACE), outcome)  # type: ignore[arg-type]
+    settled(metrics.calls(edge), Call("order", PLACE), outcome)
     assert sample(metrics, "msgov_deadline_exceeded_total", where=where) == 1
 
 
@@ -144,10 +146,10 @@ def test_only_calls_that_were_retried_count_as_retried(metrics: Metrics) -> None
 def test_messages_are_counted_on_both_sides(metrics: Metrics) -> None:
     """Sent beside consumed shows what is lost or piles up; one that the broker did not take was not sent."""
     producer = metrics.calls(Messages("producer", system="embedded"))
-    consumer = metrics.calls(Messages("consumer", system="embedded", group="audit"))
+    consumer = metrics.calls(Messages("consumer", system="embedded"))
     settled(producer, Call("order.placed"), Outcome(OK))
     settled(producer, Call("order.placed"), Outcome(TRANSIENT))
-    settled(consumer, Call("order.placed"), Outcome(OK), seconds=40)
+    settled(consumer, Call("audit", "order.placed"), Outcome(OK), seconds=40)
     sent = {
         "messaging_system": "embedded",
         "messaging_operation_name": "send",
@@ -158,7 +160,9 @@ def test_messages_are_counted_on_both_sides(metrics: Metrics) -> None:
     processed = {**sent, "messaging_operation_name": "process", "messaging_consumer_group_name": "audit"}
     assert sample(metrics, "messaging_client_sent_messages_total", **sent) == 1
     assert sample(metrics, "messaging_client_operation_duration_seconds_count", **sent) == 1
-    assert sample(metrics, "messaging_client_operation_duration_seconds_count", **{**sent, "error_type": "transient"}) == 1
+    assert (
+        sample(metrics, "messaging_client_operation_duration_seconds_count", **{**sent, "error_type": "transient"}) == 1
+    )
     assert sample(metrics, "messaging_client_consumed_messages_total", **processed) == 1
     assert sample(metrics, "messaging_process_duration_seconds_bucket", le="60.0", **processed) == 1
 
@@ -178,7 +182,9 @@ def test_ten_thousand_strangers_make_few_series() -> None:
         for gate in (*gates, attempts):
             settled(gate, call, outcome)
     counted = samples(metrics)
-    per_metric = {dict(labels)["metric"]: value for (name, labels), value in counted.items() if name == "msgov_metric_series"}
+    per_metric = {
+        dict(labels)["metric"]: value for (name, labels), value in counted.items() if name == "msgov_metric_series"
+    }
     assert max(per_metric.values()) <= 2001
     assert len(counted) < 50_000
     overflow = {dict(labels)["metric"] for name, labels in counted if name == "msgov_metric_label_overflow_total"}
@@ -188,19 +194,27 @@ def test_ten_thousand_strangers_make_few_series() -> None:
     assert total == 10_000
 
 
+def test_the_counter_of_overflows_may_overflow() -> None:
+    """It is bounded as all others are, and does not count itself."""
+    metrics = Metrics(most_values=1)
+    for target in ("a", "b", "c"):
+        settled(metrics.attempts(GRPC_CLIENT), Call(target, target), Outcome(OK))
+    labels = {"metric": "msgov_client_attempts_total", "label": "target"}
+    assert sample(metrics, "msgov_metric_label_overflow_total", **labels) == 2
+    assert sample(metrics, "msgov_metric_series", metric="msgov_client_attempts_total") == 2
+
+
 def test_a_gates_own_memory_is_bounded(metrics: Metrics) -> None:
     """It remembers where the series of usual calls are, not those of every stranger."""
     gate = metrics.calls(GRPC_SERVER)
     for number in range(5000):
         settled(gate, Call("order", f"/m/{number}"), Outcome(OK))
-    assert len(gate._entries) == 4096  # type: ignore[attr-defined]
+    assert len(gate._entries) == 4096
 
 
 def test_a_retried_call_adds_up_under_asyncio(metrics: Metrics) -> None:
     """Through the real driver: one call, three attempts, in virtual time."""
-    pipeline = Pipeline(
-        [metrics.calls(FUNCTION), Retry(RetryRule(attempts=3)), metrics.attempts(FUNCTION)]  # type: ignore[list-item]
-    )
+    pipeline = Pipeline([metrics.calls(FUNCTION), Retry(RetryRule(attempts=3)), metrics.attempts(FUNCTION)])
     callee = ScriptedHandler(ConnectionResetError, ConnectionResetError, "done")
     assert run(aio.govern(pipeline, callee.aio)(Call("gateway", "charge", idempotent=True))) == "done"
     check_retried(metrics)
@@ -208,9 +222,7 @@ def test_a_retried_call_adds_up_under_asyncio(metrics: Metrics) -> None:
 
 def test_a_retried_call_adds_up_in_threads(metrics: Metrics) -> None:
     """The other colour adds up the same."""
-    pipeline = Pipeline(
-        [metrics.calls(FUNCTION), Retry(RetryRule(attempts=3, base=0.001)), metrics.attempts(FUNCTION)]  # type: ignore[list-item]
-    )
+    pipeline = Pipeline([metrics.calls(FUNCTION), Retry(RetryRule(attempts=3, base=0.001)), metrics.attempts(FUNCTION)])
     callee = ScriptedHandler(ConnectionResetError, ConnectionResetError, "done")
     assert sync.govern(pipeline, callee.sync)(Call("gateway", "charge", idempotent=True)) == "done"
     check_retried(metrics)

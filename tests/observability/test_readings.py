@@ -189,6 +189,29 @@ def test_an_outbox_is_shown() -> None:
     assert found["msgov_outbox_oldest_age_seconds"] == {("outbox",): 2.5}
 
 
+def test_a_consumer_is_shown() -> None:
+    """What waits, what came again, what was given up, what came twice."""
+    consumer = SimpleNamespace(topic="order.placed", group="audit", lag=5, processed=9, duplicates=2, failed=3, dead=1)
+    found = read(watching(consumer))
+    labels = ("order.placed", "audit")
+    assert found["msgov_consumer_lag_messages"] == {labels: 5}
+    assert found["msgov_redeliveries_total"] == {labels: 3}
+    assert found["msgov_dead_letters_total"] == {labels: 1}
+    assert found["msgov_dedup_total"] == {("audit", "duplicate"): 2, ("audit", "first"): 7}
+
+
+def test_things_that_come_and_go_are_followed() -> None:
+    """Pipelines are made when they are first asked for."""
+    things: list[object] = []
+    readings = Readings()
+    end = readings.follow(lambda: things)
+    assert read(readings) == {}
+    things += [Limiter(name="login"), object()]
+    assert "msgov_limiter_limit" in read(readings)
+    end()
+    assert read(readings) == {}
+
+
 def test_lines_that_were_lost_are_shown() -> None:
     """Telemetry watches itself."""
     sink = Sink()
@@ -240,7 +263,7 @@ def test_a_broken_reader_costs_its_own_metrics_alone(monkeypatch: pytest.MonkeyP
         raise ZeroDivisionError
 
     readings = Readings()
-    readings.add(broken)  # type: ignore[arg-type]
+    readings.add(broken)
     readings.watch(Limiter(name="login"))
     assert "msgov_limiter_limit" in read(readings)
     assert len(told) == 1

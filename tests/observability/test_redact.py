@@ -18,7 +18,7 @@ def test_a_secret_shows_itself_only_when_asked() -> None:
     """Whatever prints it prints stars."""
     secret = Secret(PLANTED)
     assert secret.reveal() == PLANTED
-    assert PLANTED not in f"{secret} {secret!r} {secret!s} {secret:>40} {[secret]} {({'a': secret})}" + "%s" % secret  # noqa: UP031
+    assert PLANTED not in f"{secret} {secret!r} {secret!s} {secret:>40} {[secret]} { ({'a': secret}) }" + "%s" % secret  # noqa: UP031
     assert str(secret) == MASK
 
 
@@ -112,7 +112,8 @@ def test_what_surrounds_a_secret_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "eyJ", "eyJaaaaa-", "password", "password ", "a://", "://:", "-----BEGIN ", "bearer ", "x:'", '"', "sk_"]
+    "unit",
+    ["a", "eyJ", "eyJaaaaa-", "password", "password ", "a://", "://:", "-----BEGIN ", "bearer ", "x:'", '"', "sk_"],
 )
 def test_no_text_makes_the_search_slow(unit: str) -> None:
     """A caller chooses what stands in an error's text."""
@@ -165,6 +166,9 @@ def test_nesting_is_bounded() -> None:
     ring: list[object] = []
     ring.append(ring)
     assert str(shown(ring)).count("[") == DEEPEST
+    tree: dict[str, object] = {}
+    tree["tree"] = tree
+    assert str(shown(tree)).count("{") == DEEPEST
     wide = {str(each): {str(inner): 1 for inner in range(100)} for each in range(100)}
     assert len(str(shown(wide))) < 20_000
 

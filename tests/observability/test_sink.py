@@ -99,7 +99,15 @@ def _read(fd: int) -> bytes:
 
 def test_what_json_cannot_say_is_shown_as_text() -> None:
     """A line with a strange value is better than none."""
-    strange = {"a": object, "b": {1, 2}, "c": float("nan"), "d": 2**70, "e": "\ud800", "password": Secret("x"), "f": b"x"}
+    strange = {
+        "a": object,
+        "b": {1, 2},
+        "c": float("nan"),
+        "d": 2**70,
+        "e": "\ud800",
+        "password": Secret("x"),
+        "f": b"x",
+    }
     found = json.loads(encode(strange))
     assert set(found) == set(strange)
     assert "x" not in found["password"]
@@ -124,3 +132,9 @@ def test_a_stamp_is_in_utc_to_the_millisecond(seconds: float, text: str) -> None
     stamp = Stamp()
     assert stamp(seconds) == text
     assert stamp(seconds) == text
+
+
+def test_a_stamp_goes_on_with_the_clock() -> None:
+    """Each second is formatted once, and only for its own lines; a clock set back is followed too."""
+    stamp = Stamp()
+    assert [stamp(seconds)[17:] for seconds in (1.5, 1.75, 2.0, 1.25)] == ["01.500Z", "01.750Z", "02.000Z", "01.250Z"]

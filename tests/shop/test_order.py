@@ -233,7 +233,7 @@ def test_state_and_event_are_written_together(tmp_path: Path) -> None:
 
     async def story(town: Town) -> None:
         async with town.stores["order"].transaction() as tx:
-            await tx.execute("ALTER TABLE outbox RENAME TO hidden")
+            await tx.execute("ALTER TABLE msgov_outbox RENAME TO hidden")
         with pytest.raises(Exception, match="outbox"):
             await town.place(town.orders())
         assert not await town.stores["order"].fetch("SELECT * FROM orders")
@@ -246,7 +246,7 @@ def test_events_carry_what_a_reader_needs(tmp_path: Path) -> None:
 
     async def story(town: Town) -> None:
         order = await town.place(town.orders())
-        rows = await town.stores["order"].fetch("SELECT topic, key, body FROM outbox ORDER BY id")
+        rows = await town.stores["order"].fetch("SELECT topic, key, body FROM msgov_outbox ORDER BY seq")
         assert {(row["topic"], row["key"]) for row in rows} == {("order.events", order.id)}
         bodies = [json.loads(row["body"]) for row in rows]
         assert [(body["version"], body["type"], body["state"]) for body in bodies] == [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,19 +16,15 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from msgov.messaging.sqlite import Sqlite
 from shop import laws
-from shop.audit.service import SCHEMA as AUDIT
 from shop.audit.service import Audit
-from shop.db import Database
-from shop.inventory.service import SCHEMA as INVENTORY
 from shop.inventory.service import Inventory
 from shop.inventory.servicer import InventoryApi
 from shop.local import Local
-from shop.order.book import SCHEMA as ORDER
 from shop.order.book import Order
 from shop.order.service import Orders
 from shop.order.servicer import OrderApi
-from shop.payment.service import SCHEMA as PAYMENT
 from shop.payment.service import Faults, Payments
 from shop.payment.servicer import PaymentApi
 from shop.pb.inventory_pb2_grpc import InventoryStub
@@ -37,21 +32,15 @@ from shop.pb.order_pb2_grpc import OrderStub
 from shop.pb.payment_pb2_grpc import PaymentStub
 from shop.pb.product_pb2_grpc import ProductStub
 from shop.pb.user_pb2_grpc import UserStub
-from shop.product.service import SCHEMA as PRODUCT
 from shop.product.service import Listing, Products
 from shop.product.servicer import ProductApi
-from shop.seams import Body, Params, PublishingTx, Store, Tx
-from shop.user.service import SCHEMA as USER
+from shop.seams import Body, Params, PublishingTx, Store
+from shop.stores import SCHEMAS, path, store
 from shop.user.service import Users
 from shop.user.servicer import UserApi
 
 T = TypeVar("T")
 PATIENCE = 10.0
-OUTBOX = """
-CREATE TABLE IF NOT EXISTS outbox (
-  id INTEGER PRIMARY KEY, topic TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, sent INTEGER NOT NULL DEFAULT 0
-);
-"""
 LISTINGS = (
     Listing("TEA", "Tea", "drinks", 500),
     Listing("POT", "Pot", "things", 2_500),
@@ -134,7 +123,7 @@ class Wire:
 class FusedStore:
     """A store whose user may die before it begins and after it committed."""
 
-    def __init__(self, db: Database, fuse: Fuse) -> None:
+    def __init__(self, db: Sqlite, fuse: Fuse) -> None:
         self._db = db
         self._fuse = fuse
 
@@ -167,7 +156,7 @@ class Town:
     """Every service once, and as many order instances as a test wants."""
 
     books: laws.Books
-    stores: Mapping[str, Database]
+    stores: Mapping[str, Sqlite]
     users: Users
     products: Products
     inventory: Inventory
@@ -208,16 +197,16 @@ class Town:
         for _ in range(5):
             await orders.recover(now)
             now += PATIENCE
-        rows = await self.stores["order"].fetch("SELECT * FROM outbox WHERE sent = 0 ORDER BY id")
+        rows = await self.stores["order"].fetch("SELECT * FROM msgov_outbox ORDER BY seq")
         for row in rows:
             async with self.stores["audit"].transaction() as tx:
-                await self.audit.record(Heard(str(row["id"]), row["topic"], row["key"], row["body"].encode()), tx)
+                await self.audit.record(Heard(row["id"], row["topic"], row["key"], row["body"]), tx)
             async with self.stores["order"].transaction() as tx:
-                await tx.execute("UPDATE outbox SET sent = 1 WHERE id = ?", (row["id"],))
+                await tx.execute("DELETE FROM msgov_outbox WHERE seq = ?", (row["seq"],))
 
     async def check(self, *asked: laws.Asked) -> laws.Findings:
         """Look into the books."""
-        (row,) = await self.stores["order"].fetch("SELECT count(*) AS n FROM outbox WHERE sent = 0")
+        (row,) = await self.stores["order"].fetch("SELECT count(*) AS n FROM msgov_outbox")
         return laws.check(self.books, asked=asked, unsent=row["n"], dead=0)
 
     async def books_are_right(self, *asked: laws.Asked) -> laws.Findings:
@@ -231,17 +220,11 @@ class Town:
     @asynccontextmanager
     async def open(cls, folder: Path) -> AsyncIterator[Self]:
         """Open all databases, fill shelf and catalogue, close everything at the end."""
-        schemas = {"user": USER, "product": PRODUCT, "inventory": INVENTORY, "payment": PAYMENT, "audit": AUDIT}
         async with AsyncExitStack() as stack:
-            stores = {
-                name: await stack.enter_async_context(Database(folder / f"{name}.db", schema=schema))
-                for name, schema in schemas.items()
-            }
-            order = Database(folder / "order.db", schema=ORDER + OUTBOX, publish=_publish)
-            stores["order"] = await stack.enter_async_context(order)
-            paths = {name: folder / f"{name}.db" for name in ("order", "inventory", "payment", "audit")}
+            stores = {name: await stack.enter_async_context(store(folder, name)) for name in SCHEMAS}
+            books = laws.Books(**{name: path(folder, name) for name in ("order", "inventory", "payment", "audit")})
             town = cls(
-                laws.Books(**paths),
+                books,
                 stores,
                 Users(stores["user"], cost=2),
                 Products(stores["product"]),
@@ -253,11 +236,6 @@ class Town:
             for listing in LISTINGS:
                 await town.inventory.receive(f"first-{listing.sku}", listing.sku, 100)
             yield town
-
-
-async def _publish(tx: Tx, topic: str, body: Body, key: str) -> None:
-    assert isinstance(body, Mapping)
-    await tx.execute("INSERT INTO outbox (topic, key, body) VALUES (?, ?, ?)", (topic, key, json.dumps(body)))
 
 
 def in_town(folder: Path, story: Callable[[Town], Coroutine[Any, Any, T]]) -> T:

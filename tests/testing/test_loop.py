@@ -14,6 +14,7 @@ from msgov.errors import RuleError
 from msgov.testing import Deadlock, Leaked, VirtualLoop, no_leaks, run
 
 
+@pytest.mark.slow
 def test_day_of_one_second_timers_takes_seconds_and_does_not_drift() -> None:
     """Soaks of a day must fit in a test run, to the tick."""
 
@@ -82,15 +83,21 @@ def test_wait_beside_a_periodic_timer_ends_at_the_limit() -> None:
 
     async def scene() -> None:
         async def heartbeat() -> None:
-            while True:  # noqa: ASYNC110  a periodic timer is what it is
-                await asyncio.sleep(10)
+            try:
+                while True:
+                    await asyncio.sleep(10)
+            finally:
+                await asyncio.sleep(5)
+                ended.append(asyncio.get_running_loop().time())
 
         beat = asyncio.create_task(heartbeat())
         await asyncio.Event().wait()
         beat.cancel()
 
+    ended: list[float] = []
     with pytest.raises(Deadlock, match="limit of 3600 s"):
         run(scene(), limit=3600)
+    assert ended == [3615], "what cleans up after it may take time"
 
 
 def test_limit_must_be_time() -> None:
@@ -105,7 +112,12 @@ def test_thread_may_wake_a_loop_that_waits_for_nothing_else() -> None:
     async def scene() -> str:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
-        thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(answer.set_result, "woken"))
+
+        def wake() -> None:
+            time.sleep(0.05)  # so that the loop has come to rest first
+            loop.call_soon_threadsafe(answer.set_result, "woken")
+
+        thread = threading.Thread(target=wake)
         thread.start()
         try:
             return await answer
@@ -228,7 +240,14 @@ def test_task_that_is_ending_is_no_leak() -> None:
     """One that was cancelled, or woken, before the end only needs its turn."""
 
     async def scene() -> None:
-        task = asyncio.create_task(asyncio.sleep(1000))
+        async def ends_in_turns() -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                for _ in range(10):
+                    await asyncio.sleep(0)
+
+        task = asyncio.create_task(ends_in_turns())
         await asyncio.sleep(0)
         task.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
@@ -269,7 +270,7 @@ def test_cut_by_reset_delivers_first_and_counts_from_the_call() -> None:
 
     async def scene(proxy: FaultProxy, _: Upstream) -> None:
         async with connected(proxy) as ends:
-            await ask(ends)
+            await ask(ends, b"a longer line\n")
             proxy.cut(after=3, reset=True, way="down")
             ends[1].write(b"hello\n")
             assert await ends[0].readexactly(3) == b"hel"
@@ -277,6 +278,47 @@ def test_cut_by_reset_delivers_first_and_counts_from_the_call() -> None:
                 await ends[0].read()
 
     play(scene)
+
+
+def test_slow_reader_loses_nothing_at_the_end() -> None:
+    """A server that said all and hung up must still be heard to its last byte."""
+    size = 16_000_000  # more than the kernel holds for us
+
+    async def scene() -> None:
+        async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"x" * size)
+            writer.close()
+            await writer.wait_closed()
+
+        server = await asyncio.start_server(pour, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server, FaultProxy(host, port) as proxy, connected(proxy) as (reader, writer):
+            writer.write_eof()
+            got = 0
+            while chunk := await reader.read(1 << 16):
+                got += len(chunk)
+                await asyncio.sleep(1)
+            assert got == size
+
+    with no_leaks():
+        run(scene())
+
+
+def test_small_messages_are_not_held_back() -> None:
+    """Nagle's delay, 40 ms for the second of two small ones, would be a fault that nobody asked for."""
+
+    async def scene(proxy: FaultProxy, _: Upstream) -> None:
+        proxy.slow(latency=1)  # so that no later message carries the acknowledgement of the first reply
+        async with connected(proxy) as ends:
+            for _number in range(50):
+                for _half in range(2):
+                    ends[1].write(b"hello\n")
+                    await asyncio.sleep(0.01)
+                await ends[0].readexactly(12)
+
+    began = time.monotonic()
+    play(scene)
+    assert time.monotonic() - began < 1.5, "with the delay it takes at least two seconds, else a tenth"
 
 
 def test_server_that_is_away_is_a_reset() -> None:
@@ -302,6 +344,25 @@ def test_sender_must_wait_when_the_line_is_full() -> None:
             ends[1].write(b"x" * 64_000_000)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(ends[1].drain(), 1)
+
+    play(scene)
+
+
+def test_connection_reset_at_birth_is_closed() -> None:
+    """A task that is cancelled before its first step never gets to clean up after itself."""
+
+    async def scene(proxy: FaultProxy, upstream: Upstream) -> None:
+        def reset_at_once() -> None:
+            if proxy.connections:
+                proxy.reset()
+            else:
+                asyncio.get_running_loop().call_soon(reset_at_once)
+
+        reset_at_once()
+        async with connected(proxy) as ends:
+            with pytest.raises(ConnectionResetError):
+                await ends[0].read()
+        assert proxy.connections == 0
 
     play(scene)
 

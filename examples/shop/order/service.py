@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from .. import checks
@@ -43,7 +43,8 @@ class Orders:
     `patience` is how many seconds an open order may lie untouched before `recover` takes it over (default 10: longer
     than all steps of a saga at their deadlines; too short does no harm but double work). `tries` is how often a step
     whose outcome is unknown is asked for before the order is given up (default 2; 1 where the channel asks again).
-    `wall` stamps the history.
+    `resting` is asked before an order is opened: for how many seconds no charge will be let through, None when one may
+    be tried. `wall` stamps the history.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Orders:
         payment: PaymentStub,
         patience: float = 10.0,
         tries: int = 2,
+        resting: Callable[[], float | None] = lambda: None,
         wall: Clock = time.time,
     ) -> None:
         self._db = db
         self._product = product
         self._saga = Saga(db, inventory=inventory, payment=payment, wall=wall, tries=tries)
         self._patience = patience
+        self._resting = resting
         self._wall = wall
         self._watched: dict[str, tuple[int, float]] = {}
 
@@ -68,7 +71,8 @@ class Orders:
         """Place an order, or find the one that this user placed with this key, and carry it as far as it goes.
 
         An order that ends CANCELLED is an answer: `reason` says why. Raises `Invalid`; `AlreadyExists` when the key was
-        used for something else; `Unavailable` when prices cannot be had (nothing has been done).
+        used for something else; `Refused` PAYMENT_UNAVAILABLE while charging rests, `Unavailable` when prices cannot be
+        had (nothing has been done then).
         """
         checks.idempotency_key(key)
         checks.identifier("user id", user_id)
@@ -76,6 +80,8 @@ class Orders:
         fingerprint = book.digest(basket, pay=pay)
         known = await book.placed(self._db.fetch, user_id, key, fingerprint)
         if known is None:
+            if pay:
+                self._may_charge()
             priced, currency = await self._priced(basket)  # before the transaction: never wait inside one
             total = sum(line.quantity * line.price for line in priced)
             order = Order(uuid.uuid4().hex, user_id, priced, total, currency, pay=pay)
@@ -88,11 +94,13 @@ class Orders:
         return await self._go_on(known.id)
 
     async def pay(self, order_id: str) -> Order:
-        """Charge for an order that was placed unpaid; raises `NotFound`, `Refused` CANCELLED."""
+        """Charge for an order that was placed unpaid; raises `NotFound`, `Refused` CANCELLED, PAYMENT_UNAVAILABLE."""
         checks.identifier("order id", order_id)
         order = await self._go_on(order_id)  # one that is still being placed comes to rest first
         if order.state in (State.CANCELLING, State.CANCELLED):
             raise Refused("the order has been cancelled", reason="CANCELLED")
+        if order.state is State.UNPAID:
+            self._may_charge()
         async with self._db.transaction() as tx:
             order = await book.load(tx.execute, order_id)
             if unpaid := order.state is State.UNPAID:
@@ -179,6 +187,13 @@ class Orders:
                 return order
             order = await book.claim(tx, order)
         return await self._saga.run(order, fresh=False)
+
+    def _may_charge(self) -> None:
+        """Refuse at once what would reserve stock only to give it back; raises `Refused` PAYMENT_UNAVAILABLE."""
+        wait = self._resting()
+        if wait is not None:
+            told = "Payments are not possible just now. Nothing was charged."
+            raise Refused(told, reason="PAYMENT_UNAVAILABLE", retry_after=wait)
 
     async def _priced(self, basket: dict[str, int]) -> tuple[tuple[Line, ...], str]:
         quote = product_pb2.QuoteRequest(skus=list(basket))

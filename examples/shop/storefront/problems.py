@@ -22,6 +22,8 @@ STATUS: Final[Mapping[grpc.StatusCode, int]] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
+# Refused by a service that is well itself, for something behind it rests: no failure there, but a wait here.
+BUSY: Final = frozenset({"PAYMENT_UNAVAILABLE"})
 TITLES: Final[Mapping[int, str]] = {
     400: "The request cannot be read",
     401: "Log in first",
@@ -76,7 +78,7 @@ class Problem(Exception):
 
 def of(failure: Failure) -> Problem:
     """Turn what a service refused, or what kept it from answering, into a problem."""
-    status = STATUS.get(failure.code, 500)
+    status = 503 if failure.reason in BUSY else STATUS.get(failure.code, 500)
     detail = failure.message or f"{TITLES[status]}."
     # Whoever is busy but cannot say for how long is asked again in a second, not at once by everybody.
     wait = failure.retry_after if failure.retry_after is not None or status not in (503, 504) else 1.0

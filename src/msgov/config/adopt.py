@@ -18,6 +18,7 @@ from msgov.event import unraisable
 T = TypeVar("T")
 
 Origin: TypeAlias = Callable[[str, Path], str]
+_News: TypeAlias = "tuple[Handle[object], object, object]"  # a handle, its value before and after
 Listener: TypeAlias = "Callable[[Value | None, Value | None], None]"
 
 HANDLES: Final = 100_000  # keys come from code: who makes them from what clients send is stopped here
@@ -84,8 +85,8 @@ class Adopted:
         """
         with self._lock:
             self._complete |= complete
-            before, told = self.layers, self._decide()
-            changes = () if self.layers is before else diff(before.merged, self.layers.merged)
+            before = self.layers
+            changes, told = self._decide()
             fresh = {name: self.refused[name] for name in self._heard if name not in self._told}
             self._told.update(fresh)
         for handle, old, new in told:
@@ -104,10 +105,11 @@ class Adopted:
                     handle.key, "one handle more", f"at most {HANDLES}: keys come from code, not clients"
                 )
             try:
-                handle.value = handle.read(self.layers.merged)
+                handle.take(handle.read(self.layers.merged))
             except RuleError as error:
                 if self._complete or not self.silent:
                     raise self.blamed(error, self.layers) from None
+                handle.wait()
                 self._unknown.append(cast("Handle[object]", handle))
             self._count += 1
             for where in handle.paths:
@@ -147,17 +149,19 @@ class Adopted:
         ]
         return RuleError(problems)
 
-    def _decide(self) -> Sequence[tuple[Handle[object], object, object]]:
+    def _decide(self) -> tuple[Sequence[Change], Sequence[_News]]:
         """Try what was heard, leaving out what is to blame, until what is left can be read by all."""
         pending = {name: tree for name, tree in self._heard.items() if self.layers.trees.get(name) != tree}
         mended = {name for name in self._heard if name not in pending}
         refused: dict[str, RuleError] = {}
-        told: Sequence[tuple[Handle[object], object, object]] = ()
+        changes: Sequence[Change] = ()
+        told: Sequence[_News] = ()
         while pending or self._unknown or self._recalled:
             trial = Layers(self.layers.order, {**self._recalled, **self.layers.trees, **pending})
-            values, problems = self._read(trial)
+            found = diff(self.layers.merged, trial.merged)
+            values, problems = self._read(trial, found)
             if not problems:
-                told = self._commit(trial, values)
+                changes, told = found, self._commit(trial, values)
                 break
             blame = {name for problem in problems for name in self._blame(problem, trial, pending)}
             for name in blame:
@@ -172,14 +176,16 @@ class Adopted:
         self._heard = {name: tree for name, tree in self._heard.items() if name in refused}
         mended |= set(pending) - set(refused)
         self.refused = {**{name: error for name, error in self.refused.items() if name not in mended}, **refused}
-        return told
+        return changes, told
 
-    def _read(self, trial: Layers) -> tuple[list[tuple[Handle[object], object]], list[Problem]]:
+    def _read(
+        self, trial: Layers, changes: Sequence[Change]
+    ) -> tuple[list[tuple[Handle[object], object]], list[Problem]]:
         """Ask every handle that the trial touches, or that has no value yet."""
         values: list[tuple[Handle[object], object]] = []
         problems: list[Problem] = []
         lenient = not self._complete and any(name not in trial.trees for name in trial.order)
-        for handle in self._touched(diff(self.layers.merged, trial.merged)):
+        for handle in self._touched(changes):
             try:
                 values.append((handle, handle.read(trial.merged)))
             except RuleError as error:
@@ -199,15 +205,13 @@ class Adopted:
                 found |= {id(handle): handle for handle in self._handles.get(where, ())}
         return found.values()
 
-    def _commit(
-        self, trial: Layers, values: Sequence[tuple[Handle[object], object]]
-    ) -> Sequence[tuple[Handle[object], object, object]]:
+    def _commit(self, trial: Layers, values: Sequence[tuple[Handle[object], object]]) -> Sequence[_News]:
         self.layers = trial
         self.snapshot = Snapshot(version(trial.merged), trial.merged)
-        told = []
+        told: list[_News] = []
         for handle, new in values:
             if not handle.known:
-                handle.value = new
+                handle.take(new)
                 told.append((handle, new, new))
             elif (old := handle.value) != new:
                 handle.value = new

@@ -34,11 +34,16 @@ class Handle(Generic[T]):
     @property
     def known(self) -> bool:
         """Whether there is a value yet."""
-        try:
-            self.value  # noqa: B018  a slot tells by raising
-        except SourceError:
-            return False
-        return True
+        return not isinstance(self, Unknown)
+
+    def take(self, value: T) -> None:
+        """Have a value from now on; for the configuration alone."""
+        self.value = value
+        self.__class__ = Handle
+
+    def wait(self) -> None:
+        """Have none yet; for the configuration alone."""
+        self.__class__ = Unknown
 
     def listen(self, listener: Callable[[T, T], None]) -> Callable[[], None]:
         """Tell `listener` (old, new) of each change, in the thread that makes it; return a function that ends it.
@@ -57,6 +62,19 @@ class Handle(Generic[T]):
         """Who is told."""
         return self._listeners
 
+    def __repr__(self) -> str:
+        """Name the key, never the value: it may be a secret."""
+        return f"Handle({self.key!r})"
+
+
+class Unknown(Handle[T]):
+    """A handle without a value yet says so when it is read.
+
+    A class of its own, since Python reads attributes at half the speed where `__getattr__` is defined.
+    """
+
+    __slots__ = ()
+
     if not TYPE_CHECKING:  # asked only for what is not there, which no type checker need know of
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -64,10 +82,6 @@ class Handle(Generic[T]):
             if name == "value":
                 raise SourceError(f"{self.key}: nothing is known yet, start the configuration first")
             raise AttributeError(name)
-
-    def __repr__(self) -> str:
-        """Name the key, never the value: it may be a secret."""
-        return f"Handle({self.key!r})"
 
 
 @dataclass(frozen=True, slots=True)

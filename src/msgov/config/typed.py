@@ -58,14 +58,15 @@ class Typed(Generic[T]):
         return (self.kind, self._bounds, repr(self.default)) == (other.kind, other._bounds, repr(other.default))
 
     def _within(self, found: object) -> bool:
-        if isinstance(found, str):
-            return not any(bound is not None for bound in self._bounds)
-        if isinstance(found, float) and not -_LARGEST <= found <= _LARGEST:
-            return False
-        gt, ge, lt, le = self._bounds
+        if self._bounds == _UNBOUNDED and self.kind is not float:
+            return True
+        if self.kind is str:
+            return False  # a bound on text is a mistake: let the rule machinery say so
         number = cast("float", found)
+        gt, ge, lt, le = self._bounds
         return (
-            (gt is None or number > gt)
+            -_LARGEST <= number <= _LARGEST
+            and (gt is None or number > gt)
             and (ge is None or number >= ge)
             and (lt is None or number < lt)
             and (le is None or number <= le)
@@ -87,4 +88,5 @@ class Typed(Generic[T]):
         return cast("T", cast("_Cell", found).value)
 
 
+_UNBOUNDED = (None, None, None, None)
 _LARGEST = 1.7976931348623157e308  # the largest finite float: beyond it stand infinity and NaN

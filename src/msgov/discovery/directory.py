@@ -101,39 +101,36 @@ class Directory:
             await asyncio.wait(tasks)
 
     def _begin(self, service: str, latest: Latest[Snapshot]) -> None:
-        self._start(follow(self.discovery.source(service), latest, clock=self._clock), f"watch {service}")
         if self._copies is not None:
-            self._start(self._save(latest, DiskCopy(self._file(service))), f"copy {service}")
+            changed = asyncio.Event()
+            latest.listen(lambda old, new: changed.set())
+            self._start(self._save(latest, changed, DiskCopy(self._file(service))), f"copy {service}")
+        self._start(follow(self.discovery.source(service), latest, clock=self._clock), f"watch {service}")
 
     def _start(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _save(self, latest: Latest[Snapshot], copy: DiskCopy) -> None:
-        changed = asyncio.Event()
-        end = latest.listen(lambda old, new: changed.set())
-        try:
-            while True:
-                await changed.wait()
-                changed.clear()
-                known = latest.value
-                if known.instances:  # a copy of nothing helps nobody to start
-                    body = json.dumps([record(instance) for instance in known.instances]).encode()
-                    try:
-                        await asyncio.to_thread(copy.save, body)
-                        self.error = None
-                    except OSError as fault:
-                        self.error = fault
-                await asyncio.sleep(SAVE)
-        finally:
-            end()
+    async def _save(self, latest: Latest[Snapshot], changed: asyncio.Event, copy: DiskCopy) -> None:
+        while True:
+            await changed.wait()
+            changed.clear()
+            known = latest.value
+            if known.instances:  # a copy of nothing helps nobody to start
+                body = json.dumps([record(instance) for instance in known.instances]).encode()
+                try:
+                    await asyncio.to_thread(copy.save, body)
+                    self.error = None
+                except OSError as fault:
+                    self.error = fault
+            await asyncio.sleep(SAVE)
 
     def _remembered(self, service: str) -> Latest[Snapshot]:
         latest: Latest[Snapshot] = Latest(service)
         body = None if self._copies is None else DiskCopy(self._file(service)).load()
         if body is not None:
-            with suppress(ValueError):  # written by another version: as good as no copy
+            with suppress(ValueError, RecursionError):  # written by another version: as good as no copy
                 entries = json.loads(body)
                 found = snapshot(service, entries if isinstance(entries, list) else ())
                 if found.instances:

@@ -29,7 +29,7 @@ from msgov.errors import RuleError
 
 T = TypeVar("T")
 
-POLL: Final = 0.05  # seconds; half of it is the mean delay, and 0.3 % of a core is what it costs
+POLL: Final = 0.05  # seconds; half of it is the mean delay, and 1 % of a core is what it costs, however many services
 RECHECK: Final = 0.25  # seconds between readings of the leases themselves: how soon a killed process is noticed
 PATIENCE: Final = 0.1  # seconds that a watcher waits to write; what it cannot write now is not worth going blind for
 

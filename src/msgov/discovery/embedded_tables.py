@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from secrets import randbits
 from typing import Final
 
 from msgov.discovery.instance import MOST
@@ -35,7 +36,7 @@ def put(connection: sqlite3.Connection, row: tuple[str, str, str], record: str, 
     old = connection.execute(
         "SELECT beat, record FROM discovery_lease WHERE service = ? AND id = ? AND holder = ?", row
     ).fetchone()
-    beat, before = old or (0, None)
+    beat, before = old or (randbits(32), None)  # anywhere, so that a deleted lease never looks like its next one
     connection.execute(
         "INSERT OR REPLACE INTO discovery_lease VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, record, beat + 1, ttl, origin)
     )

@@ -172,13 +172,14 @@ class Registration:
         """Renew for ever; a registry that fails is asked again soon, by everybody at another moment."""
         third = self._registrar.ttl / 3
         pause = Backoff(dice(), base=min(0.1, third), cap=min(1.0, third))
+        answered = self.registered
         while True:
-            answered = await self._beat() if self.registered else await self._put() is not None
             if answered:
                 pause.reset()
                 await asyncio.sleep(max(0.0, self._renewed + third - self._clock()))
             else:
                 await asyncio.sleep(pause.next())
+            answered = await self._beat() if self.registered else await self._put() is not None
 
     def _renew(self) -> None:
         self._renewed = self._clock()

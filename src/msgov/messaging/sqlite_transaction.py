@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -151,9 +152,9 @@ def rollback(connection: sqlite3.Connection) -> None:
 
 def rows(connection: sqlite3.Connection, sql: str, params: Params) -> Sequence[sqlite3.Row]:
     """Run one statement and return its rows."""
-    cursor = connection.cursor()
-    cursor.row_factory = sqlite3.Row
-    return cursor.execute(sql, params).fetchall()
+    with closing(connection.cursor()) as cursor:  # an error's traceback would keep it, and the file with it
+        cursor.row_factory = sqlite3.Row
+        return cursor.execute(sql, params).fetchall()
 
 
 class Transaction:

@@ -13,6 +13,8 @@ from msgov.observability.edge import Edge, given_up, late, reason
 
 _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
+_STATUSES: Final = frozenset(names.GRPC_STATUSES)
+
 _REFUSED_AS: Final = {
     "rate_limited": "RESOURCE_EXHAUSTED",
     "bulkhead_full": "RESOURCE_EXHAUSTED",
@@ -50,7 +52,7 @@ class Rpc(Edge):
 
     def status(self, outcome: Outcome) -> str:
         """Return the gRPC status name; a client that was refused on its own side has none."""
-        if outcome.status in names.GRPC_STATUSES:
+        if outcome.status in _STATUSES:
             return outcome.status
         if outcome.verdict is OK:
             return "OK"
@@ -105,10 +107,10 @@ class Rpc(Edge):
 
 
 class Http(Edge):
-    """An HTTP request.
+    """An HTTP request. `call.method` is "GET /orders/{id}": the verb and the route, never the path that was asked for.
 
-    On a server `call.method` is "GET /orders/{id}", the verb and the route, or "GET _OTHER" where none matched; never
-    the path that was asked for. A client knows no routes: of its paths only one with a `{` in it, a template, is shown.
+    What may be a path is not shown, for it has ids in it. A client knows no routes, so only one with a `{` in it passes
+    for one; on a server also what stands there once the application has answered and set `call.status`.
     """
 
     def __init__(self, side: Literal["client", "server"]) -> None:
@@ -125,8 +127,11 @@ class Http(Edge):
 
     def _parts(self, call: Call) -> tuple[str, str]:
         verb, _, route = call.method.partition(" ")
-        if self._client and "{" not in route:
-            route = ""
+        if "{" not in route:
+            if self._client:
+                route = ""
+            elif not call.status:
+                route = names.OTHER
         return (verb if verb in names.HTTP_METHODS else names.OTHER), route
 
     def status(self, outcome: Outcome) -> str:
@@ -191,9 +196,9 @@ class Http(Edge):
 
 
 class Messages(Edge):
-    """A message that is sent (`side="producer"`) or processed. `call.target` is its destination.
+    """A message that is sent or processed: `call.method` is its destination, a consumer's `call.target` its group.
 
-    `system` names the broker ("embedded", "kafka"), `group` the consumer group, empty for a producer.
+    `system` names the broker ("embedded", "kafka"); `group` is for calls that do not name theirs.
     """
 
     def __init__(self, side: Literal["producer", "consumer"], *, system: str, group: str = "") -> None:
@@ -207,7 +212,10 @@ class Messages(Edge):
 
     def operation(self, call: Call) -> str:
         """Name the destination."""
-        return call.target
+        return call.method or call.target
+
+    def _group(self, call: Call) -> str:
+        return (call.target or self.group) if self.side == "consumer" else ""
 
     def status(self, outcome: Outcome) -> str:
         """Return the verdict: a message has no status of its own."""
@@ -219,7 +227,7 @@ class Messages(Edge):
 
     def labels(self, call: Call, outcome: Outcome) -> tuple[str, ...]:
         """Return system, operation, destination, group and error."""
-        return (self.system, self.verb, call.target, self.group, self.error_type(outcome))
+        return (self.system, self.verb, self.operation(call), self._group(call), self.error_type(outcome))
 
     def level(self, outcome: Outcome) -> int:
         """Warn of what will come again; what will not is an error."""
@@ -231,7 +239,7 @@ class Messages(Edge):
 
     def span(self, call: Call) -> str:
         """Name it by what is done where."""
-        return f"{self.verb} {call.target}"
+        return f"{self.verb} {self.operation(call)}"
 
     def attributes(self, call: Call) -> dict[str, str]:
         """Return system, operation, destination and group."""
@@ -239,10 +247,11 @@ class Messages(Edge):
             names.MESSAGING_SYSTEM: self.system,
             names.MESSAGING_OPERATION: self.verb,
             names.MESSAGING_OPERATION_TYPE: self.verb,
-            names.MESSAGING_DESTINATION: call.target,
+            names.MESSAGING_DESTINATION: self.operation(call),
         }
-        if self.group:
-            found[names.MESSAGING_GROUP] = self.group
+        group = self._group(call)
+        if group:
+            found[names.MESSAGING_GROUP] = group
         return found
 
     def answered(self, call: Call, outcome: Outcome) -> dict[str, str | int]:

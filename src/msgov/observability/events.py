@@ -25,6 +25,9 @@ _LEVELS: Final = {
     "config.copy_ignored": logging.WARNING,
     "config.copy_failed": logging.WARNING,
     "registration.lost": logging.WARNING,
+    "consumer.down": logging.WARNING,
+    "consumer.failed": logging.WARNING,
+    "consumer.dead": logging.ERROR,
     "outbox.failed": logging.WARNING,
     "outbox.refused": logging.ERROR,
 }

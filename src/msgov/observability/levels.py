@@ -12,12 +12,14 @@ NAMES: Final = ("debug", "info", "warning", "error", "critical")
 _ORDER: Final = {name: getattr(logging, name.upper()) for name in NAMES}
 
 
+_EXACT: Final = {number: name for name, number in _ORDER.items()}
+
+
 def name_of(level: int) -> str:
     """Name the level that a number of the standard library belongs to."""
-    found = NAMES[0]
-    for name, least in _ORDER.items():
-        if level >= least:
-            found = name
+    found = _EXACT.get(level)
+    if found is None:  # libraries make levels of their own
+        found = next((name for number, name in reversed(_EXACT.items()) if level >= number), NAMES[0])
     return found
 
 

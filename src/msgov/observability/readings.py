@@ -19,6 +19,7 @@ from msgov.observability.shapes import (
     BudgetLike,
     BulkheadLike,
     ConfigLike,
+    ConsumerLike,
     FallbackLike,
     LimiterLike,
     OutboxLike,
@@ -108,6 +109,15 @@ def _outbox(it: OutboxLike) -> Iterator[Sample]:
     yield catalogue.OUTBOX_AGE, (it.name,), it.oldest_age
 
 
+def _consumer(it: ConsumerLike) -> Iterator[Sample]:
+    labels = (it.topic, it.group)
+    yield catalogue.CONSUMER_LAG, labels, it.lag
+    yield catalogue.REDELIVERIES, labels, it.failed
+    yield catalogue.DEAD_LETTERS, labels, it.dead
+    yield catalogue.DEDUP, (it.group, "duplicate"), it.duplicates
+    yield catalogue.DEDUP, (it.group, "first"), it.processed - it.duplicates
+
+
 def _fallback(it: FallbackLike) -> Iterator[Sample]:
     yield catalogue.FALLBACKS, (it.target, it.name or "fallback", "answered"), it.answered
 
@@ -130,6 +140,8 @@ def _reader(thing: object, clock: Clock) -> Reader | None:
         return lambda now: _config(thing)
     if isinstance(thing, OutboxLike):
         return lambda now: _outbox(thing)
+    if isinstance(thing, ConsumerLike):
+        return lambda now: _consumer(thing)
     if isinstance(thing, SinkLike):
         return lambda now: [(catalogue.DROPPED, ("logs", "write"), thing.dropped)]
     if isinstance(thing, Aged):
@@ -149,8 +161,8 @@ class Readings:
     def watch(self, *things: object) -> Callable[[], None]:
         """Show things from now on; return a function that ends it.
 
-        Things are breakers, limiters, bulkheads, retries with their budgets, fallbacks, a `Latest` of a service's
-        instances, registrations, a configuration, outbox relays. Hand in all policies of a pipeline: one that shows
+        Breakers, limiters, bulkheads, retries with their budgets, fallbacks, a `Latest` of a service's instances,
+        registrations, a configuration, outbox relays, consumers. Hand in all policies of a pipeline: one that shows
         nothing is passed over.
         """
         return self.add(*(reader for thing in things if (reader := _reader(thing, self._at)) is not None))

@@ -248,6 +248,46 @@ class OutboxLike(Protocol):
 
 
 @runtime_checkable
+class ConsumerLike(Protocol):
+    """What is shown as a consumer of messages."""
+
+    @property
+    def topic(self) -> str:
+        """What the messages are about."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """Who reads."""
+        ...
+
+    @property
+    def lag(self) -> int:
+        """Messages that wait."""
+        ...
+
+    @property
+    def processed(self) -> int:
+        """Messages handled since the start, doubles included."""
+        ...
+
+    @property
+    def duplicates(self) -> int:
+        """Those of them that the inbox knew."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """Deliveries that failed and will come again."""
+        ...
+
+    @property
+    def dead(self) -> int:
+        """Messages given up on."""
+        ...
+
+
+@runtime_checkable
 class SinkLike(Protocol):
     """What is shown as a place that telemetry is written to."""
 

@@ -46,7 +46,7 @@ class Stamp:
         if second != whole:
             text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
             self._second = (whole, text)
-        return f"{text}{int((seconds - whole) * 1000):03d}Z"
+        return text + str(1000 + int((seconds - whole) * 1000))[1:] + "Z"
 
 
 class Sink:
@@ -66,14 +66,16 @@ class Sink:
 
     def write(self, line: bytes) -> None:
         """Write a line, given without its end."""
+        data = line + b"\n"
         with self._lock:
-            left = memoryview(b"\n" + line + b"\n" if self._torn else line + b"\n")
-            size = len(left)
+            if self._torn:
+                data = b"\n" + data
+            done = 0
             try:
-                while left:
-                    left = left[os.write(self._fd, left) :]
+                while done < len(data):
+                    done += os.write(self._fd, data[done:] if done else data)
             except OSError:
                 self.dropped += 1
-                self._torn = self._torn or len(left) < size
+                self._torn = self._torn or done > 0
             else:
                 self._torn = False

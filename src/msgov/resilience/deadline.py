@@ -66,7 +66,7 @@ class Deadline(Gate[_Ticket]):
                 self.refused += 1
             left = max(0.0, until - now)
             raise DeadlineSpent(
-                f"{call.target} {call.method}: {left:.3f} s left, more than {rule.floor:.3f} s needed",
+                f"{call.target} {call.method}".rstrip() + f": {left:.3f} s left, more than {rule.floor:.3f} s needed",
                 left=left,
                 floor=rule.floor,
             )

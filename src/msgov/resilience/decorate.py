@@ -6,15 +6,12 @@ import functools
 import inspect
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
     Callable,
     Coroutine,
     Generator,
-    Iterator,
     Mapping,
 )
-from typing import ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from msgov import aio, scope, sync
 from msgov.call import Call
@@ -94,14 +91,15 @@ def policies(
     return cast("Governed", govern)
 
 
-_Function: TypeAlias = Callable[..., object]
+_Function: TypeAlias = Callable[..., Any]  # of any colour: `_colour` has looked
+_Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
 _Make: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], Call]
 
 
 def _coroutine(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
     async def handler(call: Call) -> object:
-        args, kwargs = cast("_Arguments", call.request)
-        return await cast("Awaitable[object]", function(*args, **kwargs))
+        given: _Arguments = call.request  # type: ignore[assignment]  # made by `call` above
+        return await function(*given[0], **given[1])
 
     run = aio.govern(pipeline, handler, clock=clock)
 
@@ -121,8 +119,7 @@ def _plain(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -
 
 
 def _async_generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
-    opener = cast("Callable[[Call], AsyncIterator[object]]", functools.partial(_apply, function))
-    opened = aio.stream(pipeline, opener, clock=clock)
+    opened = aio.stream(pipeline, functools.partial(_apply, function), clock=clock)
 
     def governed(*args: object, **kwargs: object) -> object:
         return opened(call(args, kwargs))
@@ -131,8 +128,7 @@ def _async_generator(pipeline: Pipeline, function: _Function, call: _Make, clock
 
 
 def _generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
-    opener = cast("Callable[[Call], Iterator[object]]", functools.partial(_apply, function))
-    opened = sync.stream(pipeline, opener, clock=clock)
+    opened = sync.stream(pipeline, functools.partial(_apply, function), clock=clock)
 
     def governed(*args: object, **kwargs: object) -> object:
         return opened(call(args, kwargs))
@@ -140,12 +136,11 @@ def _generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Cloc
     return governed
 
 
-def _apply(function: _Function, call: Call) -> object:
-    args, kwargs = cast("_Arguments", call.request)
-    return function(*args, **kwargs)
+def _apply(function: _Function, call: Call) -> Any:
+    given: _Arguments = call.request  # type: ignore[assignment]  # made by `call` above
+    return function(*given[0], **given[1])
 
 
-_Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
 _COLOURS: Mapping[str, Callable[[Pipeline, _Function, _Make, Clock], _Function]] = {
     "an async function": _coroutine,
     "a plain function": _plain,

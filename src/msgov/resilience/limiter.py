@@ -82,7 +82,6 @@ _DEFAULT = LimiterRule()
 _Name = str | bytes
 
 _IN = 1  # the ticket: a limiter has nothing to learn at the exit
-_EXACT = 1e-9  # seconds: who comes back after `retry_after` is admitted, whatever floats say
 _SWEEP = 4  # keys looked at for each new one: memory follows the active keys, and no call pays for all of them
 _PLAIN = 32  # characters up to which a key is kept as it is; a longer one costs its 16-byte digest
 _SHARED = b""  # the bucket of all for whom there is no room; no digest is empty
@@ -136,6 +135,8 @@ class Limiter(Gate[int]):
         self._rule = rule
         self._step = 1.0 / rule.per_second
         self._ahead = rule.at_once * self._step
+        # Who comes back after `retry_after` is admitted, whatever floats say; it never adds up to a call more.
+        self._grain = min(1e-6, self._step / 100)
 
     @property
     def limit(self) -> float:
@@ -165,7 +166,7 @@ class Limiter(Gate[int]):
                 full = now
             full += self._step
             early = full - self._ahead - now
-            if early <= _EXACT:
+            if early <= self._grain:
                 self._full[name] = full
                 self.admitted += 1
                 return _IN

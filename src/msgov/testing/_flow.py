@@ -45,7 +45,7 @@ class Faults:
                 await self._changed.wait()
 
 
-class Cut(Exception):  # noqa: N818  no error: it ends a connection
+class Cut(Exception):
     """The connection shall end here; `reset` says how."""
 
     def __init__(self, *, reset: bool) -> None:
@@ -119,8 +119,11 @@ def close(writer: asyncio.StreamWriter) -> None:
 
 def abort(writer: asyncio.StreamWriter) -> None:
     """Drop a connection with an RST, what is under way included."""
-    with suppress(OSError):  # it is gone already
-        end: socket.socket | None = writer.get_extra_info("socket")
-        if end is not None:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    close_by_reset(writer.get_extra_info("socket"))
     writer.transport.abort()
+
+
+def close_by_reset(end: socket.socket) -> None:
+    """Make a socket's close, whenever it comes, an RST."""
+    with suppress(OSError):  # it is closed already
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle as repeat
@@ -53,12 +52,7 @@ class ScriptedHandler:
         self.running += 1
         try:
             while isinstance(step, After):
-                # A timer at infinity would let virtual time run on for ever: what never ends waits for nothing.
-                await (
-                    asyncio.get_running_loop().create_future()
-                    if step.seconds == math.inf
-                    else asyncio.sleep(step.seconds)
-                )
+                await asyncio.sleep(step.seconds)
                 step = step.step
             return _reply(step)
         finally:

@@ -55,9 +55,10 @@ def interleave(*acts: Act, seed: int, watch: Sequence[Watch] = (), patience: flo
 
     Switches fall only before lines of what is watched: modules, packages with all that is in them, or single functions.
     By default that is the files in which the functions themselves were written, so name the module under test when
-    they are lambdas of the test. A thread that waits for a lock, or for anything else, is found asleep and passed over
-    until it wakes, so locked code runs as it does in life; waits by the clock are real, and make a run slower and less
-    sure to be the same each time.
+    they are lambdas of the test. A line is one step, so `n += 1` never loses an update here: write it in two to ask
+    whether it could. A thread that waits for a lock, or for anything else, is found asleep and passed over until it
+    wakes, so locked code runs as it does in life; waits by the clock are real, and make a run slower and less sure to
+    be the same each time.
 
     Raises what the first function that failed raised, with the seed as a note, and `Deadlock` when all threads that are
     left wait for each other, or one has not reached its next line, for `patience` real seconds. Threads that are

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from msgov import clock
 from msgov.clock import Dice
 from msgov.errors import RuleError
-from msgov.testing._flow import Cut, Faults, Flow, abort, close
+from msgov.testing._flow import Cut, Faults, Flow, abort, close, close_by_reset
 from msgov.testing._number import non_negative, positive
 
 Way = Literal["up", "down", "both"]
@@ -169,6 +169,7 @@ class _Connection:
 
     def break_off(self) -> None:
         """Reset both sides."""
+        close_by_reset(self._here)  # it may have no writer yet
         for writer in self._writers:
             abort(writer)
         self.task.cancel()
@@ -201,7 +202,8 @@ class _Connection:
 
 
 def _bound(port: int) -> socket.socket:
-    bound = socket.socket()
+    # Said to be TCP, for only then does asyncio turn off Nagle's delay on what is accepted.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setblocking(False)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

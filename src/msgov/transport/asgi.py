@@ -1,44 +1,36 @@
 """A pure ASGI middleware: HTTP, lifespan, WebSocket and streams both ways pass through one pipeline.
 
-What an application fails at becomes one friendly refusal; what is refused at the door never reaches it. Limits on
-headers and bodies, a receive deadline, the caller's deadline and disconnect are kept here, for ASGI servers keep none.
+What is refused at the door never reaches the application; what the application fails at becomes one friendly refusal.
+Its tickets are held until the reply has ended, broken off, or lost its reader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 from msgov import aio, wire
 from msgov import scope as scopes
-from msgov.call import Call, Outcome
+from msgov.call import IGNORED, TRANSIENT, Call, Outcome
 from msgov.clock import Clock, monotonic
-from msgov.errors import CallFailed
+from msgov.errors import DeadlineExceeded, MsgovError, RuleError
 from msgov.pipeline import Pipeline, Policy
 from msgov.policy import AsyncHandler, classify
+from msgov.transport import friendly
+from msgov.transport.exchange import BodyRefused, Exchange, Replied
+from msgov.transport.limits import App, Headers, Limits, Receive, Scope, Send, oversized, wrong
+from msgov.transport.problem import Refusal, refusal
+from msgov.transport.rounds import Round
+from msgov.transport.routes import UNKNOWN, Routes
+from msgov.transport.socket import Socket
 
-from .problem import Refusal, judged, outcome, refusal
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["App", "HttpEdge", "Limits", "Middleware"]
 
 _log = logging.getLogger("msgov.asgi")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a request may be: headers in bytes and number, body in bytes, and seconds for the body to arrive."""
-
-    header_bytes: int = 16 * 1024
-    headers: int = 100
-    body_bytes: int = 1024 * 1024
-    body_seconds: float = 30.0
+_SHAPES = 1000  # handlers kept: shapes change with the rules, and old ones are let go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +38,10 @@ class HttpEdge:
     """How an ASGI application is governed.
 
     `policies` gives those of "VERB /path", the same tuple until their shape changes. A request without a deadline gets
-    `default_deadline` seconds, one with a longer one is cut to `longest_deadline`. `trusted` tells by the peer's
-    address whose attempt allowance is believed.
+    `default_deadline` seconds, 15 by default, and none once it replies with an event stream; a longer one than
+    `longest_deadline`, 60 by default, is cut. `trusted` tells by its address which peer is believed: its attempt
+    allowance, and, with `hops` proxies in front, the X-Forwarded-For that they append to. Otherwise the peer of the
+    socket is whom a request is for; let no server rewrite it (uvicorn: `proxy_headers=False`). Raises `RuleError`.
     """
 
     service: str
@@ -56,16 +50,37 @@ class HttpEdge:
     longest_deadline: float = 60.0
     limits: Limits = field(default_factory=Limits)
     trusted: Callable[[str], bool] = field(default=lambda peer: False)
+    hops: int = 0
     clock: Clock = monotonic
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 < self.default_deadline <= self.longest_deadline <= wire.LONGEST:
+            raise RuleError.at(
+                "default_deadline", self.default_deadline, f"above 0, at most longest_deadline, {wire.LONGEST:g} s"
+            )
+        if not 0 <= self.hops <= 16:
+            raise RuleError.at("hops", self.hops, "0 to 16 proxies")
 
 
 class Middleware:
-    """Governs an ASGI application; `Middleware(app, edge)` is an ASGI application itself."""
+    """Governs an ASGI application, and is one: `Middleware(app, edge)`, or `app.add_middleware(Middleware, edge=edge)`.
+
+    A substitute among the policies (a fallback) answers with an ASGI application, such as a Starlette response.
+    """
 
     def __init__(self, app: App, edge: HttpEdge) -> None:
         self.app = app
         self.edge = edge
-        self._policies: dict[tuple[Policy, ...], AsyncHandler] = {}
+        self._handlers: dict[tuple[Policy, ...], AsyncHandler] = {}
+        self._routes = Routes()
+        self._round: Round | None = None
+
+    @property
+    def routes(self) -> Sequence[object]:
+        """The routes inside, for a framework that looks for them in what it mounts."""
+        found: Sequence[object] = getattr(self.app, "routes", ())
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -78,221 +93,205 @@ class Middleware:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        edge, pairs = self.edge, scope["headers"]
-        if len(pairs) > edge.limits.headers or sum(len(n) + len(v) for n, v in pairs) > edge.limits.header_bytes:
-            await _refuse(send, Refusal("headers_too_large"))
+        edge = self.edge
+        if oversized(scope, edge.limits):
+            await _answer(send, Refusal("headers_too_large", close=_closable(scope)))
             return
-        call, around = _received(edge, scope, f"{scope['method']} {scope['path']}")
-        bodied = "content-length" in call.metadata or "transfer-encoding" in call.metadata
-        exchange = _Exchange(edge, scope, receive, send, bodied=bodied)
+        headers = dict(reversed(scope["headers"]))
+        call, around, told = _received(edge, scope, scope["method"], headers)
+        refused = wrong(headers, scope, edge.limits)
+        if refused:
+            await _answer(send, Refusal(refused, trace=call.trace, close=_closable(scope)))
+            return
+        bodied = b"content-length" in headers or b"transfer-encoding" in headers
+        loop = asyncio.get_running_loop()
+        if self._round is None or self._round.loop is not loop:
+            self._round = Round(loop)
+        exchange = Exchange(call, scope, receive, send, edge.limits, self._round, edge.clock, bodied=bodied, told=told)
         call.context = exchange
         token = scopes.current.set(around)
+        exchange.begin()
         try:
-            await self._handler(call.method)(call)
-        except _Replied:
-            pass  # the application's own reply went out: its status has been learnt from
+            reply = await self._handler(f"{scope['method']} {scope['path']}")(call)
+            await _replied(exchange, reply)
+        except Replied:
+            await exchange.flush()
         except asyncio.CancelledError:
-            if not exchange.gone:
+            if exchange.end() or not exchange.gone:
                 raise
-            cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
-        except Exception as error:
-            if exchange.started:
-                raise  # half a reply is out: only the server can break it off
-            trace_id = call.trace.trace_id if call.trace else ""
-            answer = refusal(error, began=exchange.began, trace_id=trace_id)
-            if isinstance(error, _BodyRefused):
-                answer = Refusal(error.reason, trace_id=trace_id)
-            elif answer.status == 500:
-                _log.error("%s failed", call.method, exc_info=error)
-            await _refuse(send, answer)
+        except Exception as error:  # noqa: BLE001  every error becomes a reply
+            await _failed(exchange, call, error, send)
         finally:
-            exchange.close()
+            exchange.end()
             scopes.current.reset(token)
-
-    def _handler(self, operation: str) -> AsyncHandler:
-        policies = self.edge.policies(operation)
-        handler = self._policies.get(policies)
-        if handler is None:
-            if len(self._policies) > 1000:  # shapes change with the rules: old ones are let go
-                self._policies.clear()
-            pipeline = Pipeline(policies, classify=_judge)
-            handler = self._policies[policies] = aio.govern(pipeline, self._run, clock=self.edge.clock)
-        return handler
-
-    async def _run(self, call: Call) -> None:
-        """Run the application for one request."""
-        exchange = cast("_Exchange", call.context)
-        exchange.began = True
-        _enter_trace(call)
-        await aio.bounded(exchange.serve(self.app), call, self.edge.clock)
-        call.method = _routed(exchange.scope, call.method)
-        status = exchange.status
-        call.status = str(status)
-        if status >= 400:
-            raise _Replied(status)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the tickets of a WebSocket for as long as it is open; no deadline ends it."""
-        call, around = _received(self.edge, scope, f"GET {scope['path']}")
+        edge = self.edge
+        call, around, _ = _received(edge, scope, "GET", dict(reversed(scope["headers"])))
+        socket = call.context = Socket(call, scope, receive, send)
+        if oversized(scope, edge.limits):
+            await socket.deny(Refusal("headers_too_large"))
+            return
+        around = scopes.Scope(trace=around.trace, attempts_left=around.attempts_left, key=call.key)
         call.deadline = None
-        began = False
-
-        async def run(call: Call) -> None:
-            nonlocal began
-            began = True
-            _enter_trace(call)
-            await self.app(scope, receive, send)
-            call.method = _routed(scope, call.method)
-
-        token = scopes.current.set(scopes.Scope(trace=around.trace, key=around.key))
+        token = scopes.current.set(around)
         try:
-            pipeline = Pipeline(self.edge.policies(call.method), classify=_judge)
-            await aio.govern(pipeline, run, clock=self.edge.clock, native=True)(call)
+            await self._handler(f"GET {scope['path']}", endless=True)(call)
         except Exception as error:
-            if began:
-                raise
-            await receive()  # websocket.connect comes first
-            await send(
-                {"type": "websocket.close", "code": 1013, "reason": refusal(error, began=False, trace_id="").reason}
-            )
+            if socket.gone:
+                return
+            answer = refusal(error, began=socket.began, trace=call.trace)
+            if answer.status == 500:
+                _log.error("%s failed", call.method, exc_info=error, extra={"http_route": call.method})
+            if socket.answered:
+                raise  # only the server can break it off
+            await socket.deny(answer)
         finally:
             scopes.current.reset(token)
 
+    def _handler(self, operation: str, *, endless: bool = False) -> AsyncHandler:
+        policies = self.edge.policies(operation)
+        if endless:  # a deadline has no place round what stays open
+            policies = tuple(policy for policy in policies if not getattr(policy, "narrows", False))
+        handler = self._handlers.get(policies)
+        if handler is None:
+            if len(self._handlers) >= _SHAPES:
+                self._handlers.clear()
+            handler = aio.govern(Pipeline(policies, classify=judge), self._run, clock=self.edge.clock)
+            self._handlers[policies] = handler
+        return handler
 
-class _Replied(CallFailed):
-    """The application answered with an error status; the reply is out, this only tells the policies."""
-
-    def __init__(self, status: int) -> None:
-        found = outcome(status, {}, None)
-        super().__init__(f"answered {status}", status=str(status), verdict=found.verdict, overloaded=found.overloaded)
-
-
-class _BodyRefused(Exception):  # noqa: N818  says what happened
-    """A request body that is too large or too slow."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    async def _run(self, call: Call) -> object:
+        """Run the application; name the call by its route, whatever came of it."""
+        under: Exchange | Socket = call.context  # type: ignore[assignment]  # set by both entrances above
+        around = scopes.current.get()
+        if call.trace is not around.trace and call.trace is not None:
+            scopes.current.set(around.having(trace=call.trace))
+        try:
+            await under.run(self.app)
+        finally:
+            call.method = f"{call.method.partition(' ')[0]} {self._routes.name(under.scope)}"
+        call.status = str(under.status)
+        return under
 
 
-def _judge(call: Call, error: BaseException) -> Outcome:
-    if isinstance(error, _Replied):
-        return judged(call, error)
+def judge(call: Call, error: BaseException) -> Outcome:
+    """Judge what serving a request ended with: a caller who left or dawdled says nothing about the application."""
+    under: Exchange | Socket = call.context  # type: ignore[assignment]  # as above
+    if under.gone:
+        return Outcome(IGNORED, error=error, status="499")
+    if isinstance(error, Replied) or not isinstance(error, Exception):
+        return classify(call, error)
+    if isinstance(error, DeadlineExceeded) and under.starved:
+        return Outcome(IGNORED, error=error, status="408")
+    status = str(friendly.told(friendly.reason(error)).http)
+    if not isinstance(error, MsgovError):
+        return Outcome(TRANSIENT, error=error, status=status)
     found = classify(call, error)
-    if isinstance(error, Exception) and not hasattr(error, "verdict"):
-        found.status = str(refusal(error, began=True, trace_id="").status)
+    found.status = status
     return found
 
 
-class _Exchange:
-    """One request and its reply: counts the body in, notes the status out, watches for the caller going away."""
-
-    __slots__ = (
-        "_bodied", "_edge", "_read", "_receive", "_send", "_since", "_task", "_watch", "began", "gone", "scope",
-        "started", "status",
-    )  # fmt: skip
-
-    def __init__(self, edge: HttpEdge, scope: Scope, receive: Receive, send: Send, *, bodied: bool) -> None:
-        self.scope = scope
-        self._bodied = bodied
-        self.began = self.started = self.gone = False
-        self.status = 500
-        self._edge = edge
-        self._receive = receive
-        self._send = send
-        self._read = 0
-        self._since = edge.clock()
-        self._task: asyncio.Task[Any] | None = None
-        self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
-
-    def serve(self, app: App) -> Callable[[Call], Awaitable[None]]:
-        """Return the handler that runs the application over this exchange."""
-
-        async def run(_: Call) -> None:
-            self._task = asyncio.current_task()
-            await app(self.scope, self.receive, self.send)
-            if not self.started:
-                raise RuntimeError("the application returned without a reply")
-
-        return run
-
-    async def receive(self) -> Message:
-        """Hand the application its next message, within the body's limits."""
-        if self._watch is not None:  # the watcher reads now: what is left is the disconnect it waits for
-            await asyncio.get_running_loop().create_future()
-        message = await (self._in_time() if self._bodied else self._receive())
-        if message["type"] == "http.request":
-            self._read += len(message.get("body", b""))
-            if self._read > self._edge.limits.body_bytes:
-                raise _BodyRefused("body_too_large")
-            if not message.get("more_body"):
-                self._bodied = False  # all of it is here: what follows may take its time
-                self._arm()
-        elif message["type"] == "http.disconnect":
-            self.gone = True
-        return message
-
-    async def _in_time(self) -> Message:
-        left = self._edge.limits.body_seconds - (self._edge.clock() - self._since)
-        try:
-            async with asyncio.timeout(max(0.0, left)):
-                return await self._receive()
-        except TimeoutError:
-            raise _BodyRefused("body_too_slow") from None
-
-    async def send(self, message: Message) -> None:
-        """Pass the application's reply on."""
-        if message["type"] == "http.response.start":
-            self.started = True
-            self.status = message["status"]
-        await self._send(message)
-
-    def _arm(self) -> None:
-        """Watch for the caller going away, from a tick from now: most requests are over by then."""
-        self._watch = asyncio.get_running_loop().call_later(0.05, self._look)
-
-    def _look(self) -> None:
-        self._watch = asyncio.get_running_loop().create_task(self._disconnect())
-
-    async def _disconnect(self) -> None:
-        message = await self._receive()
-        if message["type"] == "http.disconnect" and self._task is not None and not self._task.done():
-            self.gone = True
-            self._task.cancel()
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+async def _replied(exchange: Exchange, reply: object) -> None:
+    """Let a substitute's answer be the reply, where nothing of the application's own is out already."""
+    if reply is exchange or exchange.started or exchange.gone:
+        return
+    if not callable(reply):
+        raise TypeError(f"a fallback answers with an ASGI application, such as a response, not {type(reply).__name__}")
+    exchange.drop()
+    await reply(exchange.scope, exchange.receive, exchange.send)
+    await exchange.flush()
 
 
-def _received(edge: HttpEdge, scope: Scope, operation: str) -> tuple[Call, scopes.Scope]:
-    """Make the `Call` of a request, and the scope that its deadline and trace give."""
+async def _failed(exchange: Exchange, call: Call, error: Exception, send: Send) -> None:
+    """Answer an error; what is half sent only the server can break off."""
+    if exchange.gone:
+        _log.debug("%s: the caller left", call.method, exc_info=error)
+        return
+    if isinstance(error, DeadlineExceeded) and exchange.starved:
+        error = BodyRefused("body_too_slow")
+    close = isinstance(error, BodyRefused) and _closable(exchange.scope)
+    answer = refusal(error, began=exchange.began, trace=call.trace, close=close)
+    if answer.status == 500:
+        _log.error("%s failed", call.method, exc_info=error, extra={"http_route": call.method})
+    if exchange.started:
+        raise error
+    if answer.status == 500 and exchange.own:
+        await exchange.flush()  # the application's own words for an error of its own
+        return
+    exchange.drop()
+    await _answer(send, answer)
+
+
+def _received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -> tuple[Call, scopes.Scope, bool]:
+    """Make the `Call` of a request, and the scope that its headers give; say whether the deadline is the caller's."""
     now = edge.clock()
-    headers = wire.lowered(scope["headers"])
-    peer = scope["client"][0] if scope.get("client") else ""
-    around = wire.incoming(headers, now, trusted=edge.trusted(peer))
-    left = edge.default_deadline if around.deadline is None else min(around.deadline - now, edge.longest_deadline)
-    around = around.by(now + left).having(key=peer)
-    call = Call(edge.service, operation, None, deadline=around.deadline, key=peer, metadata=headers)
+    headers = Headers(raw)
+    client = scope.get("client")
+    peer: str = client[0] if client else ""
+    trusted = edge.trusted(peer)
+    key = _whom(peer if not (trusted and edge.hops) else _forwarded(scope, edge.hops) or peer)
+    deadline: float | None = None
+    if _SAID.isdisjoint(raw):
+        around = scopes.Scope(deadline=now + edge.default_deadline, key=key)
+    else:
+        said = wire.incoming(headers, now, trusted=trusted)
+        deadline = said.deadline
+        around = scopes.Scope(
+            deadline=now + (edge.default_deadline if deadline is None else min(deadline - now, edge.longest_deadline)),
+            trace=said.trace,
+            attempts_left=said.attempts_left,
+            key=key,
+            baggage=said.baggage,
+        )
+    call = Call(
+        edge.service,
+        f"{verb} {UNKNOWN}",
+        deadline=around.deadline,
+        key=key,
+        metadata=headers,
+        attempts_left=around.attempts_left,
+    )
     call.trace = around.trace
-    return call, around
+    return call, around, deadline is not None
 
 
-def _enter_trace(call: Call) -> None:
-    around = scopes.current.get()
-    if call.trace is not None and call.trace is not around.trace:
-        scopes.current.set(around.having(trace=call.trace))
+_SAID = frozenset(  # what `wire.incoming` reads: most requests from outside carry none of it
+    name.encode()
+    for name in (
+        wire.TRACEPARENT,
+        wire.BAGGAGE,
+        wire.DEADLINE,
+        wire.ENVOY_DEADLINE,
+        wire.GRPC_TIMEOUT,
+        wire.ATTEMPTS_LEFT,
+    )
+)
 
 
-def _routed(scope: Scope, operation: str) -> str:
-    """Return verb and route template where the application's router left one; never the path that was asked for."""
-    route = getattr(scope.get("route"), "path", None)
-    verb = operation.partition(" ")[0]
-    return f"{verb} {route}" if isinstance(route, str) else f"{verb} _OTHER"
+def _forwarded(scope: Scope, hops: int) -> str:
+    """Return whom the outermost of our proxies saw: the entry that it appended, counted from the right."""
+    told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    entries = told.decode("latin-1").split(",")
+    return entries[-hops].strip() if len(entries) >= hops else ""
 
 
-async def _refuse(send: Send, answer: Refusal) -> None:
+def _whom(peer: str) -> str:
+    """Return whom a request is for: an IPv4 address, or the /64 that an IPv6 host has to itself."""
+    if ":" not in peer:
+        return peer
+    try:
+        return str(ipaddress.ip_network((peer.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return peer
+
+
+def _closable(scope: Scope) -> bool:
+    """Whether `connection: close` means something: HTTP/2 and later forbid it."""
+    return str(scope.get("http_version", "")).startswith("1")
+
+
+async def _answer(send: Send, answer: Refusal) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "http.response.body", "body": answer.body})

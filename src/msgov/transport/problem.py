@@ -1,38 +1,34 @@
-"""A refusal over HTTP: `application/problem+json` (RFC 9457) with Retry-After, and what a status says of the callee."""
+"""A refusal over HTTP is `application/problem+json` (RFC 9457) with Retry-After; a status says something of the callee.
+
+What goes out and what comes in stand together: the one is what the other reads.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 
 from msgov import wire
-from msgov.call import NO, PERMANENT, TRANSIENT, YES, Call, Outcome
+from msgov.call import NO, PERMANENT, TRANSIENT, YES, Outcome
 from msgov.clock import wall
-from msgov.errors import CallFailed, MsgovError, Rejected
+from msgov.errors import MsgovError, Rejected
+from msgov.scope import Trace
+from msgov.transport import friendly
 
-TEXTS: Mapping[str, tuple[int, str]] = {
-    "breaker_open": (503, "The service behind this is resting after failures. Please try again shortly."),
-    "rate_limited": (429, "Too many requests. Please slow down."),
-    "bulkhead_full": (503, "The service is busy. Please try again shortly."),
-    "shed": (503, "The service is busy. Please try again shortly."),
-    "no_instance": (503, "The service is not available right now. Please try again shortly."),
-    "budget_spent": (503, "The service is busy. Please try again shortly."),
-    "deadline_exhausted": (504, "There was not enough time left to do this."),
-    "deadline_exceeded": (504, "This took too long."),
-    "call_failed": (503, "A service this depends on failed. Please try again shortly."),
-    "headers_too_large": (431, "The request's headers are too large."),
-    "body_too_large": (413, "The request's body is too large."),
-    "body_too_slow": (408, "The request's body did not arrive in time."),
-    "draining": (503, "The service is shutting down. Please try again."),
-    "internal": (500, "Something went wrong on our side."),
-}
-"""Status and sentence by reason: what a person is told; never the text of an exception."""
+Headers = list[tuple[bytes, bytes]]
 
 
 class Refusal:
-    """What is answered in place of a reply."""
+    """What is answered in place of a reply: `status`, `headers` and `body`, and the `reason` it was made of.
+
+    `retry_after` is in seconds, None when there is nothing to wait for; it is rounded up in the header, exact in the
+    body. `sent` says that the application may have seen the request. `close` ends the connection with the answer, for
+    a request whose rest is not wanted.
+    """
 
     __slots__ = ("body", "headers", "reason", "status")
 
@@ -41,46 +37,69 @@ class Refusal:
         reason: str,
         *,
         retry_after: float | None = None,
-        trace_id: str = "",
+        trace: Trace | None = None,
         sent: bool = True,
         overloaded: bool = False,
+        close: bool = False,
     ) -> None:
-        self.status, text = TEXTS.get(reason, TEXTS["call_failed"])
+        told = friendly.told(reason)
         self.reason = reason
-        facts: dict[str, object] = {"type": "about:blank", "title": text, "status": self.status, "code": reason}
-        self.headers: list[tuple[bytes, bytes]] = [
+        self.status = told.http
+        facts: dict[str, object] = {
+            "type": "about:blank",
+            "title": HTTPStatus(told.http).phrase,
+            "status": told.http,
+            "detail": told.text,
+            "code": reason,
+        }
+        self.headers: Headers = [
             (b"content-type", b"application/problem+json"),
-            (wire.REASON.encode(), reason.encode()),
+            (wire.REASON.encode(), reason.encode("ascii", "replace")),
         ]
-        if retry_after is not None and retry_after >= 0:
+        if retry_after is not None and 0 <= retry_after < math.inf:
             facts["retry_after"] = round(retry_after, 3)
             self.headers.append((b"retry-after", str(math.ceil(retry_after)).encode()))
-        if trace_id:
-            facts["trace_id"] = trace_id
+        if trace is not None:
+            facts["trace_id"] = trace.trace_id
+            self.headers += traced(trace)
         if not sent:
             self.headers.append((wire.SENT.encode(), b"no"))
         if overloaded:
             self.headers.append((wire.OVERLOADED.encode(), b"1"))
+        if close:
+            self.headers.append((b"connection", b"close"))
         self.body = json.dumps(facts).encode()
         self.headers.append((b"content-length", str(len(self.body)).encode()))
 
 
-def refusal(error: BaseException, *, began: bool, trace_id: str) -> Refusal:
-    """Turn an error into what the caller may know of it; `began` says that the application ran."""
-    if isinstance(error, MsgovError):
-        reason = "internal" if isinstance(error, CallFailed) and error.verdict is PERMANENT else error.reason
-        return Refusal(
-            reason if reason in TEXTS else "call_failed",
-            retry_after=error.retry_after,
-            trace_id=trace_id,
-            sent=began or not isinstance(error, Rejected),
-            overloaded=error.overloaded,
-        )
-    return Refusal("deadline_exceeded" if isinstance(error, TimeoutError) else "internal", trace_id=trace_id)
+def refusal(error: BaseException, *, began: bool, trace: Trace | None, close: bool = False) -> Refusal:
+    """Turn an error into what the caller may know of it.
+
+    `began` says that the application ran, so that the caller may not take a refusal for "never sent".
+    """
+    reason = friendly.reason(error)
+    if not isinstance(error, MsgovError):
+        return Refusal(reason, trace=trace, close=close)
+    return Refusal(
+        reason,
+        retry_after=error.retry_after,
+        trace=trace,
+        sent=began or not isinstance(error, Rejected),
+        overloaded=error.overloaded,
+        close=close,
+    )
+
+
+def traced(trace: Trace) -> Headers:
+    """Return the headers by which a caller finds its request again: ours, and the draft of Trace Context level 2."""
+    return [(b"x-trace-id", trace.trace_id.encode()), (b"traceresponse", wire.write_traceparent(trace).encode())]
 
 
 def outcome(status: int, headers: Mapping[str, str], error: BaseException | None) -> Outcome:
-    """Judge a reply by its status: 429, 408 and 5xx (but 501 and 505) may pass, other 4xx are the callee's answer."""
+    """Judge a reply by its status: 408, 425, 429 and 5xx (but 501 and 505) may pass, the rest is the callee's answer.
+
+    `headers` have lower-case names.
+    """
     transient = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
     return Outcome(
         TRANSIENT if transient else PERMANENT,
@@ -92,18 +111,6 @@ def outcome(status: int, headers: Mapping[str, str], error: BaseException | None
     )
 
 
-def judged(call: Call, error: CallFailed) -> Outcome:
-    """Make the outcome of a reply that an edge has turned into an error."""
-    return Outcome(
-        error.verdict,
-        error=error,
-        status=error.status,
-        retry_after=error.retry_after,
-        sent=error.sent,
-        overloaded=error.overloaded,
-    )
-
-
 def retry_after(value: str | None) -> float | None:
     """Read Retry-After: seconds or an HTTP date (RFC 9110, 10.2.3); None where it cannot be read."""
     if not value or len(value) > 64:
@@ -112,6 +119,7 @@ def retry_after(value: str | None) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text) if len(text) < 10 else None
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - wall())
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall())
     except (ValueError, TypeError, OverflowError):
         return None

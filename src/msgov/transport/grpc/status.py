@@ -22,8 +22,9 @@ except ModuleNotFoundError as missing:
 
 from msgov import wire
 from msgov.call import IGNORED, MAYBE, NO, OK, PERMANENT, TRANSIENT, YES, Call, Outcome, Verdict
-from msgov.errors import CallFailed, MsgovError, Rejected
+from msgov.errors import MsgovError, Rejected
 from msgov.policy import classify
+from msgov.transport import friendly
 
 Code = grpc.StatusCode
 Pairs = tuple[tuple[str, str | bytes], ...]
@@ -43,32 +44,6 @@ VERDICTS: Mapping[grpc.StatusCode, Verdict] = {
     Code.ABORTED: TRANSIENT,
 }
 """What a status says of the callee; those not listed are its answer (PERMANENT)."""
-
-FRIENDLY: Mapping[str, str] = {
-    "breaker_open": "The service behind this is resting after failures. Please try again shortly.",
-    "rate_limited": "Too many requests. Please slow down.",
-    "bulkhead_full": "The service is busy. Please try again shortly.",
-    "shed": "The service is busy. Please try again shortly.",
-    "no_instance": "The service is not available right now. Please try again shortly.",
-    "deadline_exhausted": "There was not enough time left to do this.",
-    "deadline_exceeded": "This took too long.",
-    "call_failed": "A service this depends on failed. Please try again shortly.",
-    "internal": "Something went wrong on our side.",
-}
-"""What a person is told, by reason; the facts travel as details."""
-
-_CODES: Mapping[str, grpc.StatusCode] = {
-    "breaker_open": Code.UNAVAILABLE,
-    "rate_limited": Code.RESOURCE_EXHAUSTED,
-    "bulkhead_full": Code.RESOURCE_EXHAUSTED,
-    "shed": Code.UNAVAILABLE,
-    "no_instance": Code.UNAVAILABLE,
-    "budget_spent": Code.UNAVAILABLE,
-    "deadline_exhausted": Code.DEADLINE_EXCEEDED,
-    "deadline_exceeded": Code.DEADLINE_EXCEEDED,
-    "source": Code.UNAVAILABLE,
-    "rejected": Code.UNAVAILABLE,
-}
 
 
 class Ended(Protocol):
@@ -153,10 +128,8 @@ def refusal(error: BaseException, *, began: bool, trace_id: str) -> Refusal:
     `began` says that the handler ran, so that the caller may not take a refusal for "never sent".
     """
     if isinstance(error, MsgovError):
-        reason = error.reason
-        code = _CODES.get(reason, Code.UNAVAILABLE)
-        if isinstance(error, CallFailed) and error.verdict is PERMANENT:
-            code, reason = Code.INTERNAL, "internal"
+        reason = friendly.reason(error)
+        code = grpc.StatusCode[friendly.told(reason).grpc]
         not_sent = isinstance(error, Rejected) and not began
         return _made(code, reason, error.retry_after, trace_id, not_sent=not_sent, overloaded=error.overloaded)
     if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
@@ -167,9 +140,8 @@ def refusal(error: BaseException, *, began: bool, trace_id: str) -> Refusal:
         if code is Code.DEADLINE_EXCEEDED:
             return _made(code, "deadline_exceeded", None, trace_id)
         return _made(Code.INTERNAL, "internal", None, trace_id)
-    if isinstance(error, TimeoutError):
-        return _made(Code.DEADLINE_EXCEEDED, "deadline_exceeded", None, trace_id)
-    return _made(Code.INTERNAL, "internal", None, trace_id)
+    reason = friendly.reason(error)
+    return _made(grpc.StatusCode[friendly.told(reason).grpc], reason, None, trace_id)
 
 
 def _made(
@@ -181,7 +153,7 @@ def _made(
     not_sent: bool = False,
     overloaded: bool = False,
 ) -> Refusal:
-    text = FRIENDLY.get(reason, FRIENDLY["internal"])
+    text = friendly.told(reason).text
     status = Status(code=code.value[0], message=text)
     facts = {"trace_id": trace_id} if trace_id else {}
     _pack(status, ErrorInfo(reason=reason.upper(), domain=DOMAIN, metadata=facts))

@@ -1,0 +1,1 @@
+"""The shop put on stage: started, filled with shoppers, disturbed, settled, and its books checked."""

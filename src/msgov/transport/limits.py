@@ -1,0 +1,81 @@
+"""What a request may be is said and checked here: ASGI servers keep no such limits, and parsers differ.
+
+The limits that show only while a body arrives are kept by `exchange`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from msgov.rule import field, rule
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@rule
+class Limits:
+    """How large the headers and the body of a request may be, and how long its body may take."""
+
+    header_bytes: int = field(
+        default=16 * 1024, ge=256, le=1 << 20, unit="bytes", why="names and values; proxies stop at 8 to 16 KiB"
+    )
+    headers: int = field(default=100, ge=1, le=10_000, unit="headers", why="browsers send about 20 (Apache's limit)")
+    body_bytes: int = field(
+        default=1 << 20, ge=0, le=1 << 40, unit="bytes", why="JSON needs less; counted while it streams in (nginx)"
+    )
+    body_seconds: float = field(
+        default=30.0, gt=0, le=3600, unit="s", why="from the request's begin; a drip must not hold us for ever"
+    )
+
+
+class Headers(Mapping[str, str]):
+    """Headers as text, decoded when asked for: most requests are served without. Of a repeated name the first counts.
+
+    `raw` has names in lower case, as ASGI gives them.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: dict[bytes, bytes]) -> None:
+        self.raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        """Return a header by its lower-case name."""
+        return self.raw[name.encode("latin-1", "replace")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return (name.decode("latin-1") for name in self.raw)
+
+    def __len__(self) -> int:
+        """Count the names."""
+        return len(self.raw)
+
+
+def oversized(scope: Scope, limits: Limits) -> bool:
+    """Say whether the headers are too many or too large."""
+    pairs = scope["headers"]
+    size = 0
+    for name, value in pairs:
+        size += len(name) + len(value)
+    return size > limits.header_bytes or len(pairs) > limits.headers
+
+
+def wrong(headers: dict[bytes, bytes], scope: Scope, limits: Limits) -> str:
+    """Name what is wrong with a request that cannot be served, "" when it can.
+
+    Refused are a body larger than it may be, and what parsers let through and the next one may read otherwise: two
+    lengths of one body, no host (RFC 9112, 3.2 and 6.3).
+    """
+    length = headers.get(b"content-length")
+    if length is not None:
+        if b"transfer-encoding" in headers or not length.isdigit():
+            return "malformed"
+        if len(length) > 18 or int(length) > limits.body_bytes:
+            return "body_too_large"
+    return "malformed" if scope.get("http_version") == "1.1" and b"host" not in headers else ""
