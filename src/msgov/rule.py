@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -64,7 +64,7 @@ def rule(cls: type[T]) -> type[T]:
         try:
             build(self, **values)
         except ValidationError as error:
-            raise _refused(cls, error, prefix="", where="") from None
+            raise _refused(made, error, prefix="", where="") from None
         check(self)
 
     __init__.__doc__ = build.__doc__
@@ -172,17 +172,33 @@ def _allowed(kind: type[object], detail: ErrorDetails) -> str:
 
 def names(kind: type[object], path: tuple[int | str, ...] = ()) -> list[str]:
     """Return the field names of a rule, or of the rule that stands at `path` inside it."""
+    owner = _owner(kind, path)
+    return [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+
+
+def _owner(kind: object, path: tuple[int | str, ...]) -> object:
+    """Find the rule that stands at a path; unions and containers are looked into, and None is where there is none."""
     found = kind
     for part in path:
-        inner = {f.name: f.type for f in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else {}
-        step = inner.get(str(part), found)
-        found = step if isinstance(step, type) else found
-    return [f.name for f in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+        inner = getattr(found, "__pydantic_fields__", None)
+        if inner is None or str(part) not in inner:
+            continue  # an index, a key, or the name that pydantic gives an arm of a union
+        annotation = inner[str(part)].annotation
+        found = next((each for each in _parts(annotation) if dataclasses.is_dataclass(each)), None)
+    return found
+
+
+def _parts(annotation: object) -> list[object]:
+    parts = [annotation]
+    for each in get_args(annotation):
+        parts += _parts(each)
+    return parts
 
 
 def _range(kind: type[object], path: tuple[int | str, ...]) -> str:
     """Say the allowed range, unit and default of the field at `path`, from its own declaration."""
-    spec = getattr(kind, "__pydantic_fields__", {}).get(str(path[0])) if len(path) == 1 else None
+    owner = _owner(kind, path[:-1])
+    spec = getattr(owner, "__pydantic_fields__", {}).get(str(path[-1])) if path else None
     if spec is None:
         return ""
     parts = [f"{sign} {bound:g}" for meta in spec.metadata for bound, sign in _bounds(meta)]

@@ -170,7 +170,8 @@ def test_changes_reach_other_processes_within_a_tenth_of_a_second(path: Path) ->
             assert await line(watcher) == ""
             async with Embedded(path) as registry:
                 took = []
-                for _ in range(9):
+                for turn in range(9):
+                    await asyncio.sleep(0.12 + turn * 0.006)  # so that it is at rest, and each time at another moment
                     began = monotonic()
                     async with registry.register(ORDER):
                         assert await line(watcher) == f"{ORDER.id}+"

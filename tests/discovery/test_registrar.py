@@ -20,12 +20,14 @@ class Registry(Registrar):
     def __init__(self, *, ttl: float = 3.0) -> None:
         self.ttl = ttl
         self.refuses = self.hangs = False
+        self.slow = 0.0
         self.asked: list[tuple[str, float]] = []
         self.known: dict[str, Instance] = {}
         self.everyone_saw = False
 
     async def _asked(self, question: str) -> None:
         self.asked.append((question, now()))
+        await asyncio.sleep(self.slow)
         if self.hangs:
             await asyncio.Event().wait()
         if self.refuses:
@@ -74,6 +76,19 @@ def test_lease_is_renewed_at_a_third() -> None:
     run(main())
 
 
+def test_slow_answers_do_not_stretch_the_rhythm() -> None:
+    """The lease may have begun when the question was asked, so the next one is due a third after that."""
+
+    async def main() -> None:
+        registry = Registry()
+        registry.slow = 0.4
+        async with register(registry):
+            await asyncio.sleep(2.7)
+        assert registry.asked == [("put", 0), ("beat", 1), ("beat", 2), ("beat", 3), ("remove", pytest.approx(3.1))]
+
+    run(main())
+
+
 def test_silent_registry_does_not_hold_up_the_start() -> None:
     """A service serves whoever knows it already; being found by others comes when it can."""
 
@@ -100,7 +115,7 @@ def test_forgotten_instance_is_put_at_once() -> None:
         told: list[Event] = []
         async with register(registry, told.append) as registration:
             registry.known.clear()
-            await asyncio.sleep(1.1)
+            await asyncio.sleep(1.01)
             assert registry.known == {ORDER.id: ORDER}
             assert registration.registered
             assert registration.losses == 1
@@ -236,11 +251,18 @@ def test_drain_waits_until_everyone_saw() -> None:
 def test_drain_is_bounded_whatever_the_registry_does() -> None:
     """With one that cannot tell, one that refuses and one that hangs, a stop takes the time it was given."""
 
+    class Torn(Registry):
+        """Takes registrations, and hangs when asked who saw them."""
+
+        async def seen(self, service: str, revision: int) -> bool:
+            await asyncio.Event().wait()
+            return True
+
     async def main() -> None:
-        for ill in ("", "refuses", "hangs"):
-            registry = Registry()
+        for ill in ("", "refuses", "hangs", "torn"):
+            registry = Torn() if ill == "torn" else Registry()
             async with register(registry) as registration:
-                if ill:
+                if ill in ("refuses", "hangs"):
                     setattr(registry, ill, True)
                 began = now()
                 assert not await registration.drain(within=2)

@@ -167,6 +167,24 @@ def test_idle_loser_is_tried_once_in_a_while() -> None:
     assert picks.index("a") >= 8  # idle for a second by then
 
 
+def test_slow_crowd_costs_one_call_a_second() -> None:
+    """If each idle instance were tried each second, ten slow ones would get ten calls a second."""
+    slow = [Instance("order", "10.0.0.1", 1, id=f"slow{n}") for n in range(10)]
+    known = snapshot("order", [A, *slow])
+    rolls = [roll for n in range(10) for roll in (0.0, n / 10 + 0.05)]  # A against each of them in turn
+    choices = TwoChoices(dice=LoadedDice(*rolls, cycle=True), tau=3600)
+    for instance in (A, *slow):
+        choices.pick(known, CALL, 0.0)
+        answered(choices, instance, 0.01 if instance is A else 1.0, now=0.1)
+    tried = 0
+    for tick in range(1000):
+        now = 0.1 + tick / 100
+        instance = choices.pick(known, CALL, now)
+        choices.done(choices.begin(instance, now), Outcome(IGNORED), now)
+        tried += instance is not A
+    assert 5 <= tried <= 10
+
+
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["tau", "failed", "idle"])
 def test_settings_have_ranges(name: str, value: float) -> None:

@@ -181,6 +181,31 @@ async def test_message_that_the_bus_never_takes_stands_aside(db: Sqlite, bus: Fl
 
 
 @on_shop
+async def test_only_what_the_bus_never_takes_stands_aside(db: Sqlite, bus: Flaky) -> None:
+    """A bus that goes away while the poison is looked for has said nothing about the others."""
+
+    def before(messages: tuple[Message, ...]) -> None:
+        if any(message.body == b"1" for message in messages):
+            raise Poison("larger than this broker takes")
+        bus.before = away
+
+    def away(messages: tuple[Message, ...]) -> None:
+        bus.before = poison
+        raise DeliveryError("the bus is away")
+
+    def poison(messages: tuple[Message, ...]) -> None:
+        if any(message.body == b"1" for message in messages):
+            raise Poison("larger than this broker takes")
+
+    bus.before = before
+    await write(db, *NUMBERS)
+    async with Relay(db, bus) as relay:
+        await until(drained(db))
+    assert first_seen(bus.stored) == [n for n in NUMBERS if n != "1"]
+    assert (relay.refused, relay.failures) == (1, 1)
+
+
+@on_shop
 async def test_two_relays_send_each_message_once_and_in_order(db: Sqlite, bus: Flaky) -> None:
     """One at a time is at it, whichever was nudged."""
     async with Sqlite(db.path) as other, Relay(db, bus, batch=2) as one, Relay(other, bus, batch=2) as two:
@@ -244,6 +269,16 @@ async def test_relay_killed_with_the_lease_is_replaced(db: Sqlite, bus: Flaky) -
     await db.write(lambda connection: outbox.advance(connection, "a dead one", done=(), most=3))
     async with Relay(db, bus, lease=LEASE):
         await until(drained(db))
+    assert first_seen(bus.stored) == NUMBERS
+
+
+@on_shop
+async def test_relay_that_stops_waits_for_the_lease_of_a_dead_one(db: Sqlite, bus: Flaky) -> None:
+    """Within its time; or the last event of a service waits for its next start."""
+    await write(db, *NUMBERS)
+    await db.write(lambda connection: outbox.advance(connection, "a dead one", done=(), most=3))
+    async with Relay(db, bus, lease=LEASE):
+        pass
     assert first_seen(bus.stored) == NUMBERS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -87,6 +88,35 @@ def test_a_line_cut_short_spoils_no_other() -> None:
     assert rest == b"\nwhole\nagain\n"
     os.close(reader)
     os.close(writer)
+
+
+def test_a_write_that_a_signal_breaks_off_goes_on_where_it_was() -> None:
+    """The system says how much it took; the rest follows, once."""
+    reader, writer = os.pipe()
+    broken_off = threading.Event()
+    found: list[bytes] = []
+
+    def drain() -> None:
+        broken_off.wait(30)
+        while chunk := os.read(reader, 1 << 20):
+            found.append(chunk)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    before = signal.signal(signal.SIGALRM, lambda *_: broken_off.set())
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    line = b"".join(b"%06d" % number for number in range(50_000))
+    sink = Sink(writer)
+    try:
+        sink.write(line)  # more than a pipe holds: it stands until the signal comes
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+    assert b"".join(found) == line + b"\n"
+    assert sink.dropped == 0
 
 
 def _read(fd: int) -> bytes:

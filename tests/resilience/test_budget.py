@@ -68,6 +68,14 @@ def test_tower_reserve() -> None:
     assert [purse.withdraw(0.0) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_whole_retries_are_whole_whatever_floats_say() -> None:
+    """A hundred calls at 0.29 pay for 29 retries, though 100 x 0.29 is 28.999999999999996."""
+    purse = Budget(BudgetRule(ratio=0.29, minimum=0))
+    for _ in range(100):
+        purse.deposit(0.0)
+    assert sum(purse.withdraw(0.0) for _ in range(40)) == 29
+
+
 def test_reserve_comes_back_after_the_ttl() -> None:
     """What was spent is forgotten as what was deposited is: a quiet caller may retry again."""
     purse = Budget(BudgetRule(ratio=0.1, minimum=0.1, ttl=10))

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from typing import assert_type
 
 import pytest
 
@@ -284,6 +285,34 @@ def test_signature_name_and_doc_stay() -> None:
     assert inspect.signature(governed) == inspect.signature(greet)
     assert (governed.__name__, governed.__doc__) == ("greet", "Greet somebody.")
     assert inspect.iscoroutinefunction(governed)
+
+
+def test_types_stay() -> None:
+    """A type checker sees through the decorator, in each colour."""
+
+    @policies(Breaker())
+    async def later(number: int) -> str:
+        return str(number)
+
+    @policies(Breaker())
+    def now(number: int) -> str:
+        return str(number)
+
+    @policies(Breaker())
+    async def stream_later(number: int) -> AsyncGenerator[str, None]:
+        yield str(number)
+
+    @policies(Breaker())
+    def stream_now(number: int) -> Generator[str, None, None]:
+        yield str(number)
+
+    async def scene() -> None:
+        assert_type(await later(1), str)
+        assert_type(stream_later(1), aio.Stream[str])
+
+    assert_type(now(1), str)
+    assert_type(stream_now(1), sync.Stream[str])
+    run(scene())
 
 
 def test_two_functions_share_the_policies_they_are_given() -> None:

@@ -136,6 +136,15 @@ def test_keys_without_room_share_one_bucket() -> None:
     assert admits(gate, 1.0, "z")
 
 
+@pytest.mark.parametrize("key", ["", "x", "b''"])
+def test_shared_bucket_is_nobodys_own(key: str) -> None:
+    """Those without room cannot use up the bucket of a key that has one, whatever it is called."""
+    gate = Limiter(LimiterRule(rate=1.0, burst=2, keys_max=1))
+    assert admits(gate, 0.0, key)
+    assert [admits(gate, 0.0, each) for each in "abcd"] == [True, True, False, False]
+    assert admits(gate, 0.0, key)
+
+
 def test_memory_follows_the_active_keys() -> None:
     """What is full again is forgotten as new keys come, long before the limit of keys is met."""
     gate = Limiter(LimiterRule(rate=10.0, burst=1))

@@ -52,12 +52,12 @@ def test_what_is_older_than_the_window_falls_out() -> None:
 
 
 def test_long_silence_empties_the_window_at_once() -> None:
-    """A week without a call costs one turn of the ring, not one step per bucket of the week."""
+    """Years without a call cost one turn of the ring, not one step per bucket of the years."""
     window = Rolling(2, seconds=1, buckets=4)
     window.add(BADLY, 0.0)
-    window.add(WELL, 604_800.0)
+    window.add(WELL, 1e10)
     assert window.totals == [1, 0]
-    assert window.edge > 604_800.0
+    assert window.edge > 1e10
 
 
 def test_time_from_before_the_bucket_counts_in_the_current_one() -> None:

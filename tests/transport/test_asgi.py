@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from msgov import scope
-from msgov.call import Call, Outcome
+from msgov.call import Call
 from msgov.errors import BreakerOpen, BulkheadFull, CallFailed, RateLimited, RuleError
-from msgov.policy import AsyncHandler, Gate
+from msgov.policy import AsyncHandler
 from msgov.resilience.breaker import Breaker, BreakerRule
 from msgov.resilience.bulkhead import Bulkhead, BulkheadRule
 from msgov.resilience.deadline import Deadline
@@ -27,7 +27,10 @@ from msgov.resilience.fallback import Fallback
 from msgov.resilience.limiter import Limiter, LimiterRule
 from msgov.transport.asgi import HttpEdge, Limits, Middleware
 from tests.transport.web import (
+    TRACE,
+    TRACEPARENT,
     Answer,
+    No,
     Seen,
     Server,
     connection,
@@ -37,24 +40,9 @@ from tests.transport.web import (
     raw,
     run,
     serving,
+    silent,
     until,
 )
-
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-TRACEPARENT = f"traceparent: 00-{TRACE}-00f067aa0ba902b7-01"
-
-
-class No(Gate[int]):
-    """Refuses all."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def admit(self, call: Call, now: float) -> int:
-        raise self.error
-
-    def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
-        """Learn nothing."""
 
 
 class Shop:
@@ -67,7 +55,6 @@ class Shop:
         self.release = asyncio.Event()
         routes = [
             Route("/hello/{name}", self.hello),
-            Route("/echo", self.echo, methods=["POST"]),
             Route("/count", self.count, methods=["POST"]),
             Route("/slow", self.slow, methods=["GET", "POST"]),
             Route("/late", self.late, methods=["GET", "POST"]),
@@ -97,13 +84,6 @@ class Shop:
 
     async def hello(self, request: Request) -> Response:
         return PlainTextResponse(f"hello {request.path_params['name']}")
-
-    async def echo(self, request: Request) -> Response:
-        async def parts() -> AsyncIterator[bytes]:
-            async for part in request.stream():
-                yield part.upper()
-
-        return StreamingResponse(parts())
 
     async def count(self, request: Request) -> Response:
         return PlainTextResponse(str(len(await request.body())))
@@ -176,11 +156,21 @@ async def test_a_reply_passes_unchanged() -> None:
     assert (seen.inside, seen.ends) == (0, [("OK", "200")])
 
 
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answer each part of a body as it comes."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        await send({"type": "http.response.body", "body": message.get("body", b"").upper(), "more_body": more})
+
+
 @run
 async def test_bodies_stream_both_ways_and_hold_the_ticket() -> None:
     """A stream is under way until its last byte: a bulkhead must count it so long."""
     seen = Seen()
-    async with serving(governed(Shop().app, seen)) as port, connection(port) as (reader, writer):
+    async with serving(governed(echo, seen)) as port, connection(port) as (reader, writer):
         writer.write(b"POST /echo HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await reader.readuntil(b"ABC\r\n")
         assert seen.inside == 1
@@ -271,9 +261,7 @@ async def test_what_fails_at_the_door_is_never_named_by_its_path() -> None:
 
 
 @run
-async def test_an_error_is_answered_without_its_text_and_logged_with_its_trace(
-    caplog: pytest.LogCaptureFixture | None = None,
-) -> None:
+async def test_an_error_is_answered_without_its_text_and_logged_with_its_trace() -> None:
     """What an exception says may be a secret; whoever runs the service finds it under the trace that the caller has."""
     told: list[tuple[str, str]] = []
 
@@ -315,11 +303,8 @@ def test_any_error_teaches_the_breaker(error: Exception) -> None:
         assert server.status == 500
         return seen.ends
 
-    logging.getLogger("msgov.asgi").disabled = True
-    try:
+    with silent("msgov.asgi"):
         assert asyncio.run(main()) == [("TRANSIENT", "500")]
-    finally:
-        logging.getLogger("msgov.asgi").disabled = False
 
 
 @run
@@ -348,12 +333,9 @@ async def test_an_applications_own_words_for_its_errors_stand() -> None:
 
     seen = Seen()
     app = Starlette(routes=[Route("/", boom)], exception_handlers={Exception: sorry})
-    logging.getLogger("msgov.asgi").disabled = True
-    try:
+    with silent("msgov.asgi"):
         async with serving(governed(app, seen)) as port:
             answer = await raw(port, get("/"))
-    finally:
-        logging.getLogger("msgov.asgi").disabled = False
     assert (answer.status, answer.body) == (500, b"sorry, from the shop")
     assert seen.ends == [("TRANSIENT", "500")]
 
@@ -385,16 +367,13 @@ async def test_an_answer_of_400_is_an_answer() -> None:
 async def test_no_reply_at_all_is_a_failure() -> None:
     """An application that forgets to answer must not leave its caller waiting."""
 
-    async def silent(scope: Any, receive: Any, send: Any) -> None:
+    async def mute(scope: Any, receive: Any, send: Any) -> None:
         """Say nothing."""
 
     seen = Seen()
-    logging.getLogger("msgov.asgi").disabled = True
-    try:
-        async with serving(governed(silent, seen)) as port:
+    with silent("msgov.asgi"):
+        async with serving(governed(mute, seen)) as port:
             assert (await raw(port, get("/"))).status == 500
-    finally:
-        logging.getLogger("msgov.asgi").disabled = False
     assert seen.ends == [("TRANSIENT", "500")]
 
 
@@ -414,12 +393,9 @@ async def test_a_fallback_answers_with_a_response() -> None:
 @run
 async def test_a_fallback_that_is_no_response_is_told_apart() -> None:
     """A value cannot be sent: the caller hears of a fault of ours, the log of what it was."""
-    logging.getLogger("msgov.asgi").disabled = True
-    try:
+    with silent("msgov.asgi"):
         async with serving(governed(Shop().app, Fallback({"from": "the shelf"}), No(BulkheadFull("full")))) as port:
             assert (await raw(port, get("/hello/ann"))).status == 500
-    finally:
-        logging.getLogger("msgov.asgi").disabled = False
 
 
 # The caller who goes away.
@@ -630,12 +606,9 @@ async def test_a_spent_deadline_is_refused_before_the_work() -> None:
 async def test_a_half_sent_reply_is_broken_off_at_the_deadline() -> None:
     """It must not look whole: the connection ends without the last chunk."""
     shop, seen = Shop(), Seen()
-    logging.getLogger("uvicorn.error").disabled = True
-    try:
+    with silent("uvicorn.error"):
         async with serving(governed(shop.app, seen)) as port:
             answer = await raw(port, get("/stream", "msgov-deadline-ms: 200"))
-    finally:
-        logging.getLogger("uvicorn.error").disabled = False
     assert answer.status == 200
     assert answer.body.startswith(b"6\r\nbegin \r\n")
     assert b"0\r\n\r\n" not in answer.body
@@ -646,8 +619,7 @@ async def test_a_half_sent_reply_is_broken_off_at_the_deadline() -> None:
 async def test_an_event_stream_outlives_the_default_deadline_but_not_the_callers() -> None:
     """It has no end by design; a default would cut every one of them."""
     shop, seen = Shop(), Seen()
-    logging.getLogger("uvicorn.error").disabled = True
-    try:
+    with silent("uvicorn.error"):
         async with serving(governed(shop.app, seen, default_deadline=0.15)) as port, connection(port) as (_, writer):
             writer.write(get("/events?as=text/event-stream"))
             await until(lambda: shop.running)
@@ -657,8 +629,6 @@ async def test_an_event_stream_outlives_the_default_deadline_but_not_the_callers
             assert seen.ends == [("TRANSIENT", "504")]
             shop.release.set()
             await until(lambda: not seen.inside)
-    finally:
-        logging.getLogger("uvicorn.error").disabled = False
     assert seen.ends[1:] == [("OK", "200")]
 
 
@@ -846,12 +816,12 @@ async def test_scope_and_trace_reach_the_application_and_go_with_it() -> None:
     """One keep-alive connection carries many callers: nothing of the first may be left for the second."""
     shop = Shop()
     first = "GET /scope HTTP/1.1\r\nhost: shop\r\nmsgov-deadline-ms: 500\r\nmsgov-attempts-left: 1\r\n"
-    async with serving(governed(shop.app, trusted=lambda peer: peer == "127.0.0.1")) as port:
-        async with connection(port) as (reader, writer):
-            writer.write((first + TRACEPARENT + "\r\n\r\n").encode())
-            head = await reader.readuntil(b"}")
-            writer.write(get("/scope"))
-            await reader.read()
+    app = governed(shop.app, trusted=lambda peer: peer == "127.0.0.1")
+    async with serving(app) as port, connection(port) as (reader, writer):
+        writer.write((first + TRACEPARENT + "\r\n\r\n").encode())
+        head = await reader.readuntil(b"}")
+        writer.write(get("/scope"))
+        await reader.read()
     assert f"x-trace-id: {TRACE}".encode() in head
     assert f"traceresponse: 00-{TRACE}-00f067aa0ba902b7-01".encode() in head
     one, other = shop.seen
@@ -896,7 +866,7 @@ async def test_an_allowance_is_believed_only_of_a_trusted_hop() -> None:
     ],
 )
 def test_the_key_is_whom_the_outermost_own_proxy_saw(peer: str, hops: int, forwarded: str, key: str) -> None:
-    """Counted from the right, for the left is what clients write; one key for the /64 that an IPv6 host has (S12, S13)."""
+    """Counted from the right, for the left is what clients write; an IPv6 host has a whole /64 to itself (S12, S13)."""
 
     async def main() -> str:
         shop, server = Shop(), Server()
@@ -969,12 +939,9 @@ async def test_it_stands_among_a_frameworks_own_middleware() -> None:
         routes=[Route("/items/{item}", item), Mount("/in", app=inner)],
         middleware=[Installed(Middleware, edge=edge)],  # type: ignore[arg-type]  # starlette's own protocol is narrower
     )
-    logging.getLogger("msgov.asgi").disabled = True
-    try:
+    with silent("msgov.asgi"):
         async with serving(app) as port:
             found = [(await raw(port, get(path))).status for path in ("/items/1", "/items/0", "/in/3")]
-    finally:
-        logging.getLogger("msgov.asgi").disabled = False
     assert found == [200, 500, 200]
     assert seen.methods == ["GET /items/{item}", "GET /items/{item}", "GET /in/{item}"]
     assert seen.ends == [("OK", "200"), ("TRANSIENT", "500"), ("OK", "200")]
@@ -1018,6 +985,3 @@ def test_limits_are_a_rule() -> None:
     with pytest.raises(RuleError) as caught:
         Limits(header_bytes=1, body_seconds=0.0)
     assert [problem.path for problem in caught.value.problems] == ["header_bytes", "body_seconds"]
-
-
-Handler = Callable[[Call], Awaitable[object]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,8 @@ from msgov.pipeline import Policy
 from msgov.policy import Gate
 from msgov.transport.asgi import App, HttpEdge, Limits, Middleware
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"traceparent: 00-{TRACE}-00f067aa0ba902b7-01"
 WITHIN = 20.0  # seconds that any test may take
 
 
@@ -74,6 +77,30 @@ def serving_aside(app: App, **options: Any) -> Iterator[int]:
 def governed(app: App, *policies: Policy, limits: Limits | None = None, **edge: Any) -> Middleware:
     """Put the middleware round an application."""
     return Middleware(app, HttpEdge(service="shop", policies=lambda _: policies, limits=limits or Limits(), **edge))
+
+
+class No(Gate[int]):
+    """Refuses all."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def admit(self, call: Call, now: float) -> int:
+        raise self.error
+
+    def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
+        """Learn nothing."""
+
+
+@contextmanager
+def silent(name: str) -> Iterator[None]:
+    """Keep a logger from filling the test's output with failures that are meant."""
+    logger = logging.getLogger(name)
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 class Seen(Gate[Call]):

@@ -89,9 +89,10 @@ class Child:
                 pipe.close()
 
     def last_words(self) -> str:
-        """Return the end of its log."""
-        lines = self.log.read_text(errors="replace").splitlines()[-LAST:]
-        return "\n".join(f"  {line[:500]}" for line in lines) or "  (it wrote no log)"
+        """Return the end of its log, without what is only information."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        said = [line for line in lines if '"level":"info"' not in line][-LAST:] or lines[-1:]
+        return "\n".join(f"  {line[:500]}" for line in said) or "  (it wrote no log)"
 
     async def _output(self) -> asyncio.StreamReader:
         if self._heard is None:

@@ -30,8 +30,9 @@ from .tally import Tally
 from .tree import APART, TOGETHER, Tree
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ANYWHERE: Final = ("calm",)  # scenarios that make sense in one process too, where no call goes over a wire
 AT_ONCE: Final = 8  # orders that are read back side by side
-LOOK: Final = 0.5  # seconds between two looks at the breakers
+LOOK: Final = 1.0  # seconds between two looks at the breakers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,12 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the shop."""
+    """One answer of the shop, `seconds` after it was asked for; `wait` is when it asks to be asked again."""
 
     status: int
     body: Mapping[str, Any]
     wait: float | None
+    seconds: float
 
     @property
     def sure(self) -> bool:
@@ -67,9 +68,10 @@ class Counter:
                 self.tally.again += 1
                 await asyncio.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
                 pause = min(LONGEST, pause * 2)
+            began = time.monotonic()
             try:
                 reply = await self._http.request(verb, f"{self._address()}{path}", headers=headers, json=body)
-                answer = _read(reply)
+                answer = _read(reply, time.monotonic() - began)
             except (httpx2.HTTPError, ValueError):
                 doubted()
                 continue
@@ -85,12 +87,12 @@ class Counter:
         await self._http.aclose()
 
 
-def _read(reply: httpx2.Response) -> Answer:
+def _read(reply: httpx2.Response, seconds: float) -> Answer:
     body = reply.json()
     if not isinstance(body, dict):
         raise ValueError("not an object")
     wait = reply.headers.get("retry-after", "")
-    return Answer(reply.status_code, body, float(wait) if wait.isdigit() else None)
+    return Answer(reply.status_code, body, float(wait) if wait.isdigit() else None, seconds)
 
 
 class Shopper:
@@ -129,10 +131,9 @@ class Shopper:
         except NoAnswer:
             tally.count("unanswered")
             return attempt
-        seconds = time.monotonic() - began
-        tally.waits.append(seconds)
+        tally.waits.append(time.monotonic() - began)
         if answer.body.get("reason") == RESTING:
-            tally.friendly.append(seconds)
+            tally.friendly.append(answer.seconds)
             tally.count("friendly")
         else:
             tally.count(str((answer.body.get("order") or answer.body).get("state") or "refused"))

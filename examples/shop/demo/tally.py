@@ -50,7 +50,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Tally:
-    """Everything that was tried; times in seconds, of answers only."""
+    """Everything that was tried; seconds until an answer in `waits`, and of each friendly refusal in `friendly`."""
 
     attempts: list[Attempt] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)

@@ -117,13 +117,14 @@ class Directory:
             await changed.wait()
             changed.clear()
             known = latest.value
-            if known.instances:  # a copy of nothing helps nobody to start
-                body = json.dumps([record(instance) for instance in known.instances]).encode()
-                try:
-                    await asyncio.to_thread(copy.save, body)
-                    self.error = None
-                except OSError as fault:
-                    self.error = fault
+            if not known.instances:  # a copy of nothing helps nobody to start
+                continue
+            body = json.dumps([record(instance) for instance in known.instances]).encode()
+            try:
+                await asyncio.to_thread(copy.save, body)
+                self.error = None
+            except OSError as fault:
+                self.error = fault
             await asyncio.sleep(SAVE)
 
     def _remembered(self, service: str) -> Latest[Snapshot]:

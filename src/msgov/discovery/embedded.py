@@ -94,9 +94,7 @@ class Embedded(Discovery, Registrar):
         for watcher, beat, text in behind:
             was = before.get(watcher)
             still[watcher] = was if was is not None and was[0] == beat else (beat, now)
-            if (
-                _dead(text) or now - still[watcher][1] >= self.ttl
-            ):  # standing still for a whole lease is as good as dead
+            if _dead(text) or now - still[watcher][1] >= self.ttl:  # whoever stands still so long takes no calls either
                 gone.append(watcher)
         self._still[service] = still
         if gone:

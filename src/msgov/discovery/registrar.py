@@ -126,7 +126,7 @@ class Registration:
             await asyncio.sleep(0.05)
         while self._clock() < until:
             try:
-                if await self._registrar.seen(self.instance.service, revision):
+                if await self._ask(self._registrar.seen(self.instance.service, revision)):
                     return True
             except Exception as fault:  # noqa: BLE001  a registry that fails cannot tell: waiting is what remains
                 self.error = fault
@@ -146,23 +146,25 @@ class Registration:
         """Put the instance once; return the revision, None when the registry failed."""
         async with self._turn:
             try:
+                asked = self._clock()
                 revision = await self._ask(self._registrar.put(self.instance))
             except Exception as fault:  # noqa: BLE001  whatever it is, it is tried again
                 self._failed(fault)
                 return None
-            self._renew()
+            self._renew(asked)
             return revision
 
     async def _beat(self) -> bool:
         """Renew once; return whether the registry answered."""
         async with self._turn:
             try:
+                asked = self._clock()
                 known = await self._ask(self._registrar.beat(self.instance))
             except Exception as fault:  # noqa: BLE001  as above
                 self._failed(fault)
                 return False
             if known:
-                self._renew()
+                self._renew(asked)
         if not known:
             self._lose("the registry does not know it")
             return await self._put() is not None
@@ -181,8 +183,8 @@ class Registration:
                 await asyncio.sleep(pause.next())
             answered = await self._beat() if self.registered else await self._put() is not None
 
-    def _renew(self) -> None:
-        self._renewed = self._clock()
+    def _renew(self, asked: float) -> None:
+        self._renewed = asked  # the registry may have begun the new lease as early as that
         self.error = None
         if not self.registered:
             self.registered = True

@@ -134,7 +134,6 @@ class TableSubscription(Subscription):
         self._group = group
         self._holder = ""
         self._halted = False
-        self._lost: BaseException | None = None
         self._heard = -float("inf")
         self._woken = asyncio.Event()
         self._open = contextlib.ExitStack()
@@ -143,7 +142,7 @@ class TableSubscription(Subscription):
     @property
     def live(self) -> bool:
         """Whether the bus has lately known this consumer."""
-        if not self._holder or self._lost is not None:
+        if not self._holder:
             return False
         return self._beats is None or asyncio.get_running_loop().time() - self._heard < (self._bus.lease or 0.0)
 
@@ -179,8 +178,6 @@ class TableSubscription(Subscription):
         loop, backend = asyncio.get_running_loop(), self._backend
         until = loop.time() + wait
         while not self._halted:
-            if self._lost is not None:
-                raise self._lost
             self._woken.clear()
             at = await backend.moment()
             sight = await backend.read(partial(tables.look, holder=self._holder, now=at.mono))
@@ -240,8 +237,8 @@ class TableSubscription(Subscription):
                     swept = loop.time()
                     before = at.wall - self._bus.retention
                     await backend.change(partial(tables.sweep, before=before, capacity=self._bus.capacity))
-            except Lost as lost:
-                self._lost = lost
+            except Lost:  # `fetch` says so
+                self._heard = -float("inf")
                 self._woken.set()
                 return
             except SourceError:  # locked or full, for now: `live` tells, and the next beat tries again

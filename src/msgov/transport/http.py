@@ -2,158 +2,92 @@
 
 It wraps the client's own transport, so pools, TLS and HTTP/2 stay the library's. The host of a URL names a service;
 each attempt goes to the instance that its policies picked. A reply with an error status is returned as it came, after
-the policies have learnt from it; an attempt is settled when its reply's headers are there.
+the policies have learnt from it; what an attempt that went well holds, it holds until the body has been read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from msgov import aio, scope, sync, wire
-from msgov.call import MAYBE, NO, TRANSIENT, Call, Outcome
-from msgov.clock import Clock, monotonic
-from msgov.errors import CallFailed, DeadlineSpent, MissingExtra
-from msgov.pipeline import Pipeline, Policy
-from msgov.policy import AsyncHandler, SyncHandler, classify
+from msgov import aio, sync
+from msgov.call import Call
+from msgov.errors import MissingExtra
+from msgov.pipeline import Pipeline
+from msgov.policy import AsyncHandler, SyncHandler
+from msgov.transport.asking import Asked, ClientEdge, Governed, Refused, host, judge
+from msgov.transport.body import AsyncBody, SyncBody, body, late, timed_out
 
-from .problem import judged, outcome
-
-SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""The methods that RFC 9110 calls idempotent."""
-
-_UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"})
+__all__ = ["AsyncTransport", "ClientEdge", "Transport", "async_client", "client", "library"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientEdge:
-    """How a client's requests are governed: the service they go to, and the policies of "VERB /path"."""
+class AsyncTransport(Governed[AsyncHandler]):
+    """Governs an asyncio client: `httpx.AsyncClient(transport=AsyncTransport(inner, edge))`.
 
-    target: str
-    policies: Callable[[str], tuple[Policy, ...]]
-    clock: Clock = monotonic
-
-
-class _Refused(CallFailed):
-    """A reply with an error status; carries the reply itself."""
-
-    def __init__(self, response: Any) -> None:
-        headers = wire.lowered(response.headers.multi_items())
-        found = outcome(response.status_code, headers, None)
-        super().__init__(
-            f"answered {response.status_code}",
-            status=found.status,
-            verdict=found.verdict,
-            sent=found.sent,
-            overloaded=found.overloaded,
-            retry_after=found.retry_after,
-        )
-        self.response = response
-
-
-def _judge(call: Call, error: BaseException) -> Outcome:
-    if isinstance(error, _Refused):
-        return judged(call, error)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "TransportError" in kinds:
-        sent = NO if kinds & _UNSENT else MAYBE
-        return Outcome(TRANSIENT, error=error, status=type(error).__name__, sent=sent)
-    return classify(call, error)
-
-
-class _Governed:
-    """What both colours do alike with a request."""
+    The call's deadline bounds it in all, its body included. It belongs to the loop that uses it.
+    """
 
     def __init__(self, inner: Any, edge: ClientEdge) -> None:
-        self.inner = inner
-        self.edge = edge
-        self._handlers: dict[tuple[Policy, ...], Any] = {}
-
-    def call(self, request: Any) -> Call:
-        """Make the `Call` of a request."""
-        verb = request.method
-        around = scope.current.get()
-        call = Call(
-            self.edge.target,
-            f"{verb} {request.url.path}",
-            request,
-            deadline=around.deadline,
-            idempotent=(verb in SAFE or wire.IDEMPOTENCY_KEY in request.headers) and _replayable(request),
-            key=around.key,
-            attempts_left=around.attempts_left,
-        )
-        call.trace = around.trace
-        call.context = request.url
-        return call
-
-    def attempt(self, call: Call) -> Any:
-        """Prepare the request for one attempt: where it goes, what it carries, how long it may take."""
-        request: Any = call.request
-        url: Any = call.context
-        instance: Any = call.instance
-        if instance is not None:
-            request.headers.setdefault("host", url.netloc.decode("ascii"))
-            request.url = url.copy_with(host=instance.host, port=instance.port)
-        now = self.edge.clock()
-        for name, value in wire.outgoing(call, now, deadline=True):
-            request.headers[name] = value
-        if call.deadline is not None:
-            left = call.deadline - now
-            if left <= 0:
-                raise DeadlineSpent("no time is left for the request", seconds=left)
-            given = request.extensions.get("timeout", {})
-            request.extensions["timeout"] = {
-                phase: min(left, given.get(phase) or left) for phase in ("connect", "read", "write", "pool")
-            }
-        return request
-
-    def pipeline(self, policies: tuple[Policy, ...]) -> Pipeline:
-        """Make the pipeline of a shape of policies; old shapes are let go."""
-        if len(self._handlers) > 1000:
-            self._handlers.clear()
-        return Pipeline(policies, classify=_judge)
-
-
-def _replayable(request: Any) -> bool:
-    """Whether the body can be sent again: one drawn from an iterator cannot."""
-    try:
-        request.content  # noqa: B018  raises for a body that is a stream
-    except Exception:  # noqa: BLE001  RequestNotRead, of either library
-        return False
-    return True
-
-
-class AsyncTransport(_Governed):
-    """Governs an asyncio client: `httpx.AsyncClient(transport=AsyncTransport(inner, edge))`."""
+        super().__init__(inner, edge)
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Send a request through the policies; raises `Rejected`, or the library's own errors."""
+        """Send a request through the policies; raises `Rejected`, `DeadlineExceeded`, or the library's own errors."""
+        if self.dropped:
+            self._collect()
         call = self.call(request)
-        policies = self.edge.policies(call.method)
-        handler: AsyncHandler | None = self._handlers.get(policies)
-        if handler is None:
-            handler = self._handlers[policies] = aio.govern(self.pipeline(policies), self._send, clock=self.edge.clock)
+        asked = cast("Asked", call.context)
+        handler = self.handler(request, self._govern)
         try:
-            return await handler(call)
-        except _Refused as refused:
+            reply = asked.checked(await handler(call))
+        except Refused as refused:
             return refused.response
-        finally:
-            request.url = call.context
+        except BaseException:
+            await _aclose(asked.taken())
+            raise
+        if reply is not asked.reply:
+            await _aclose(asked.taken())
+        return reply
+
+    def _govern(self, pipeline: Pipeline) -> AsyncHandler:
+        clock = self.edge.clock
+        return aio.govern(pipeline, lambda call: aio.bounded(self._send, call, clock), clock=clock, native=True)
 
     async def _send(self, call: Call) -> object:
-        previous = call.status
-        response = await self.inner.handle_async_request(self.attempt(call))
-        call.status = str(response.status_code)
-        if response.status_code >= 400:
-            if previous or call.idempotent:
-                await response.aread()  # another attempt may follow: the connection goes back to the pool
-            raise _Refused(response)
+        asked = cast("Asked", call.context)
+        call.status = ""
+        request = self.attempt(call)
+        await _aclose(asked.taken())  # the reply of the attempt before: its connection is wanted now
+        response = asked.reply = await self.inner.handle_async_request(request)
+        status = self.opened(call, response)
+        if status is not None:
+            stream, kind = response.stream, body(AsyncBody, response.stream)
+            response.stream = kind(
+                stream,
+                call,
+                status,
+                clock=self.edge.clock,
+                judge=judge,
+                dropped=self.dropped,
+                collect=self._collect,
+            )
         return response
+
+    def _collect(self) -> None:
+        """Settle and close what was dropped."""
+        for stream in self.dropped.settle(self.edge.clock()):
+            task = asyncio.get_running_loop().create_task(stream.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _collected(self) -> None:
+        self._collect()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def aclose(self) -> None:
         """Close the transport beneath."""
+        await self._collected()
         await self.inner.aclose()
 
     async def __aenter__(self) -> Self:
@@ -163,37 +97,74 @@ class AsyncTransport(_Governed):
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the transport beneath."""
+        await self._collected()
         await self.inner.__aexit__(*exc)
 
 
-class Transport(_Governed):
-    """Governs a blocking client: `httpx.Client(transport=Transport(inner, edge))`."""
+async def _aclose(reply: Any) -> None:
+    if reply is not None:
+        await reply.aclose()
+
+
+class Transport(Governed[SyncHandler]):
+    """Governs a blocking client: `httpx.Client(transport=Transport(inner, edge))`.
+
+    The call's deadline bounds each wait for the network, and is looked at between two parts of a body.
+    """
 
     def handle_request(self, request: Any) -> Any:
-        """Send a request through the policies; raises `Rejected`, or the library's own errors."""
+        """Send a request through the policies; raises `Rejected`, `DeadlineExceeded`, or the library's own errors."""
+        if self.dropped:
+            self._collect()
         call = self.call(request)
-        policies = self.edge.policies(call.method)
-        handler: SyncHandler | None = self._handlers.get(policies)
-        if handler is None:
-            handler = self._handlers[policies] = sync.govern(self.pipeline(policies), self._send, clock=self.edge.clock)
+        asked = cast("Asked", call.context)
+        handler = self.handler(request, self._govern)
         try:
-            return handler(call)
-        except _Refused as refused:
+            reply = asked.checked(handler(call))
+        except Refused as refused:
             return refused.response
-        finally:
-            request.url = call.context
+        except BaseException:
+            _close(asked.taken())
+            raise
+        if reply is not asked.reply:
+            _close(asked.taken())
+        return reply
+
+    def _govern(self, pipeline: Pipeline) -> SyncHandler:
+        return sync.govern(pipeline, self._send, clock=self.edge.clock)
 
     def _send(self, call: Call) -> object:
-        response = self.inner.handle_request(self.attempt(call))
-        call.status = str(response.status_code)
-        if response.status_code >= 400:
-            if call.idempotent:
-                response.read()  # another attempt may follow: the connection goes back to the pool
-            raise _Refused(response)
+        asked = cast("Asked", call.context)
+        call.status = ""
+        request = self.attempt(call)
+        if call.deadline is not None:
+            left = call.deadline - self.edge.clock()
+            given = request.extensions.get("timeout", {})
+            request.extensions["timeout"] = {
+                phase: left if given.get(phase) is None else min(left, given[phase])
+                for phase in ("connect", "read", "write", "pool")
+            }
+        _close(asked.taken())  # as in the asyncio twin
+        try:
+            response = asked.reply = self.inner.handle_request(request)
+        except Exception as error:
+            if timed_out(call, error, self.edge.clock()):
+                raise late(call) from error
+            raise
+        status = self.opened(call, response)
+        if status is not None:
+            stream, kind = response.stream, body(SyncBody, response.stream)
+            response.stream = kind(stream, call, status, clock=self.edge.clock, judge=judge, dropped=self.dropped)
         return response
+
+    def _collect(self) -> None:
+        """Settle and close what was dropped."""
+        for stream in self.dropped.settle(self.edge.clock()):
+            stream.close()
 
     def close(self) -> None:
         """Close the transport beneath."""
+        self._collect()
         self.inner.close()
 
     def __enter__(self) -> Self:
@@ -203,7 +174,13 @@ class Transport(_Governed):
 
     def __exit__(self, *exc: object) -> None:
         """Close the transport beneath."""
+        self._collect()
         self.inner.__exit__(*exc)
+
+
+def _close(reply: Any) -> None:
+    if reply is not None:
+        reply.close()
 
 
 def library() -> Any:
@@ -221,11 +198,15 @@ def async_client(edge: ClientEdge) -> Any:
     """Make an `AsyncClient` of the installed library whose base URL is the service; proxy variables are ignored."""
     found = library()
     inner = found.AsyncHTTPTransport(trust_env=False)
-    return found.AsyncClient(transport=AsyncTransport(inner, edge), base_url=f"http://{edge.target}", trust_env=False)
+    return found.AsyncClient(transport=AsyncTransport(inner, edge), base_url=_base(edge), trust_env=False)
 
 
 def client(edge: ClientEdge) -> Any:
     """Make a `Client` of the installed library whose base URL is the service; proxy variables are ignored."""
     found = library()
     inner = found.HTTPTransport(trust_env=False)
-    return found.Client(transport=Transport(inner, edge), base_url=f"http://{edge.target}", trust_env=False)
+    return found.Client(transport=Transport(inner, edge), base_url=_base(edge), trust_env=False)
+
+
+def _base(edge: ClientEdge) -> str:
+    return f"http://{host(edge.target)}"
