@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from msgov import scope
 from msgov.testing import no_leaks
+
+# A busy machine is no defect of the test: examples are bounded in number, not in time.
+settings.register_profile("msgov", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("msgov")
 
 pytest_plugins = ("tests.servers.plugin",)
 

@@ -273,6 +273,15 @@ class BusContract(ABC):
         """An empty batch is no error."""
         await bus.publish()
 
+    @on_bus
+    async def test_closed_bus_refuses(self, bus: Bus) -> None:
+        """With an error of its own, and not sent; closing twice is fine."""
+        await bus.publish(Message("t"))
+        await bus.aclose()
+        with pytest.raises(DeliveryError) as refused:
+            await bus.publish(Message("t"))
+        assert refused.value.sent is NO
+
     def test_full_bus_refuses_and_keeps_what_it_has(self, tmp_path: Path) -> None:
         """Dropping the oldest would lose what a slow group still needs; who publishes must know."""
 

@@ -8,7 +8,7 @@ import pickle
 from itertools import repeat
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msgov.discovery.instance import METADATA, MOST, Instance, read, record, snapshot
@@ -190,6 +190,7 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text of all needs Unicode's tables, built once
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(Instance.__slots__, JSON)))
 def test_anything_is_an_instance_or_a_rule_error(entry: dict[str, object]) -> None:
     """Whatever stands in a registry, reading it never fails in another way."""

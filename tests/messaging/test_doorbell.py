@@ -18,7 +18,7 @@ from msgov.testing import no_leaks
 @pytest.fixture
 def short() -> Path:
     """Give a folder whose path is short enough for a socket, with a blank in it."""
-    with tempfile.TemporaryDirectory(prefix="m ", dir="/tmp") as name:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="m ", dir="/tmp") as name:
         yield Path(name)  # type: ignore[misc]
 
 

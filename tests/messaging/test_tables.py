@@ -172,7 +172,9 @@ def test_publisher_makes_room_itself(db: sqlite3.Connection) -> None:
     assert tables.span(db) <= 10
 
 
-def test_dead_letters_beyond_the_limit_push_out_the_oldest(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_letters_beyond_the_limit_push_out_the_oldest(
+    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A store of errors must not fill the disk."""
     monkeypatch.setattr(letters, "KEPT", 3)
     tables.join(db, "t", "g", "one", "")
@@ -261,7 +263,9 @@ class Groups(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, how: str) -> None:
         number = data.draw(st.sampled_from(sorted(self.held)))
         _, delivery = self.held.pop(number)
-        done = tables.settle(self.db, delivery) if how == "ack" else letters.bury(self.db, delivery, "r", "", at(self.now))
+        done = (
+            tables.settle(self.db, delivery) if how == "ack" else letters.bury(self.db, delivery, "r", "", at(self.now))
+        )
         assert done
         self.unsettled[delivery.message.key].remove(number)
         self.settled.add(number)
@@ -269,7 +273,7 @@ class Groups(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), delay=st.sampled_from([0.0, 1.0, 5.0]), counted=st.booleans())
-    def retry(self, data: st.DataObject, delay: float, counted: bool) -> None:  # noqa: FBT001  drawn
+    def retry(self, data: st.DataObject, delay: float, counted: bool) -> None:
         number = data.draw(st.sampled_from(sorted(self.held)))
         _, delivery = self.held.pop(number)
         self.delayed[number] = self.now + delay

@@ -136,26 +136,18 @@ def test_http_errs_from_500_on_a_server_and_from_400_on_a_client(status: str, se
     assert HTTP_CLIENT.error_type(outcome) == client
 
 
-def answered(method: str) -> Call:
-    """Make a call that the application has answered, so that its route is known."""
-    call = Call("order", method)
-    call.status = "200"
-    return call
+def test_a_request_is_told_by_verb_and_route() -> None:
+    """Where a server found no route, because there is none or because it was refused before, it is the other one."""
+    assert HTTP_SERVER.labels(Call("order", "GET /orders/{id}"), WELL) == ("GET", "/orders/{id}", "200", "")
+    assert HTTP_SERVER.labels(Call("order", "GET _OTHER"), WELL)[1] == "_OTHER"
+    assert HTTP_SERVER.labels(Call("order", "GET"), REFUSED) == ("GET", "_OTHER", "503", "503")
+    assert HTTP_SERVER.span(Call("order", "GET")) == "GET"
 
 
-def test_a_route_is_shown_and_a_path_is_not() -> None:
-    """A path has ids in it: each would be a series."""
-    assert HTTP_SERVER.labels(answered("GET /orders/{id}"), WELL) == ("GET", "/orders/{id}", "200", "")
-    assert HTTP_SERVER.labels(answered("GET /orders"), WELL)[1] == "/orders"
-    assert HTTP_SERVER.labels(answered("GET _OTHER"), WELL)[1] == "_OTHER"
-    assert HTTP_CLIENT.labels(Call("catalog", "GET /items/7"), WELL) == ("GET", "", "200", "", "catalog")
+def test_a_client_has_a_route_only_where_it_was_told() -> None:
+    """Its path has ids in it: each would be a series."""
+    assert HTTP_CLIENT.labels(Call("catalog", "GET"), WELL) == ("GET", "", "200", "", "catalog")
     assert HTTP_CLIENT.labels(Call("catalog", "GET /items/{id}"), WELL)[1] == "/items/{id}"
-
-
-def test_a_request_refused_at_the_door_has_no_route() -> None:
-    """Nobody routed it: what stands there is whatever the caller asked for."""
-    assert HTTP_SERVER.labels(Call("order", "GET /orders/7"), REFUSED)[1] == "_OTHER"
-    assert HTTP_SERVER.labels(Call("order", "GET /orders/{id}"), REFUSED)[1] == "/orders/{id}"
 
 
 def test_an_unknown_verb_is_other() -> None:

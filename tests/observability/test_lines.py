@@ -111,7 +111,7 @@ def test_a_slow_call_is_marked_and_never_silent(written: Written) -> None:
 
 def test_a_request_is_told_by_its_route(written: Written) -> None:
     """As it is known at the end."""
-    lines, call = Lines(HTTP_SERVER), Call("order", "GET _OTHER")
+    lines, call = Lines(HTTP_SERVER), Call("order", "GET")
     ticket = lines.admit(call, 1.0)
     call.method = "GET /orders/{id}"
     lines.settle(ticket, Outcome(PERMANENT, status="404"), 1.5)

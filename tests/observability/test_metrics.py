@@ -62,7 +62,7 @@ def test_a_local_refusal_is_counted_under_its_reason(metrics: Metrics) -> None:
 
 def test_a_route_that_is_found_later_counts(metrics: Metrics) -> None:
     """An ASGI edge learns the route from the application's router, after the gates let the request in."""
-    gate, call = metrics.calls(HTTP_SERVER), Call("order", "GET _OTHER")
+    gate, call = metrics.calls(HTTP_SERVER), Call("order", "GET")
     ticket = gate.admit(call, 1.0)
     call.method = "GET /orders/{id}"
     gate.settle(ticket, Outcome(OK, status="201"), 1.5)
@@ -96,6 +96,7 @@ def test_what_callers_leave_us_is_measured(metrics: Metrics) -> None:
         (GRPC_CLIENT, classify(Call(""), DeadlineExceeded("x")), "outbound"),
         (GRPC_CLIENT, Outcome(TRANSIENT, status="DEADLINE_EXCEEDED"), "outbound"),
         (GRPC_CLIENT, classify(Call(""), DeadlineSpent("x")), "queue"),
+        (HTTP_SERVER, Outcome(IGNORED, error=DeadlineSpent("x"), status="504"), "inbound"),
     ],
 )
 def test_time_that_ran_out_is_counted_where_it_did(

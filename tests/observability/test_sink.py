@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -168,3 +171,26 @@ def test_a_stamp_goes_on_with_the_clock() -> None:
     """Each second is formatted once, and only for its own lines; a clock set back is followed too."""
     stamp = Stamp()
     assert [stamp(seconds)[17:] for seconds in (1.5, 1.75, 2.0, 1.25)] == ["01.500Z", "01.750Z", "02.000Z", "01.250Z"]
+
+
+def test_lines_are_the_same_without_the_faster_encoder() -> None:
+    """The extra that brings it is a matter of speed."""
+    script = """
+        import sys
+
+        sys.modules["orjson"] = None
+        from msgov.observability.sink import encode
+
+        print(encode({"event": "订单\\u2028", "n": 1.5, "list": [True, None]}).decode())
+        print(encode({"a": float("nan"), "b": object, "c": "\\ud800"}).decode())
+    """
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    )
+    first, second, _ = done.stdout.split("\n")
+    assert first == encode({"event": "订单\u2028", "n": 1.5, "list": [True, None]}).decode()
+    assert json.loads(second) == json.loads(encode({"a": float("nan"), "b": object, "c": "\ud800"}))

@@ -161,6 +161,20 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         service("x", tmp_path).running(at="nonsense")
 
 
+def test_all_interfaces_are_bound_but_one_address_is_told(tmp_path: Path) -> None:
+    """0.0.0.0 is nobody's address."""
+
+    async def main() -> None:
+        svc = service("echo", tmp_path)
+        svc.grpc.channel("echo")
+        async with svc.running(grpc.aio.server(), at="0.0.0.0:0"):
+            await until(lambda: svc.targets.known["echo"].value.instances)
+            assert svc.targets.known["echo"].value.instances[0].host != "0.0.0.0"  # noqa: S104  what must not be told
+        svc.close()
+
+    run(main)
+
+
 def test_asgi_app_is_served_with_admin_endpoints(tmp_path: Path) -> None:
     """uvicorn in the same loop; /readyz, /metrics and /sd on a port of their own."""
 

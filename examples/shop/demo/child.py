@@ -74,9 +74,11 @@ class Child:
         return code
 
     def end(self) -> None:
-        """Ask it to drain and go."""
+        """Ask it to drain and go; one that has not begun to serve has nothing to drain."""
         if self._process.stdin is not None:
             self._process.stdin.close()
+        if not self.up:
+            self._process.terminate()
 
     def kill(self) -> None:
         """Give it no choice."""

@@ -1,6 +1,6 @@
 """Events that are neither lost nor applied twice: at-least-once delivery, exactly-once effect."""
 
-from msgov.messaging.bus import Bus, Delivery, Letter, Subscription, open
+from msgov.messaging.bus import Bus, Delivery, Letter, Subscription, open  # noqa: A004  read as messaging.open
 from msgov.messaging.consumer import Consumer
 from msgov.messaging.consumption import ConsumerRule
 from msgov.messaging.idempotency import Idempotency, KeyConflict

@@ -15,6 +15,7 @@ from msgov.errors import RuleError
 from msgov.messaging.message import Message
 
 GROUP = "msgov.messaging"
+LONGEST_DELAY = 600.0  # seconds that a message may be put back for; who wants more wants a scheduler
 CAUSE_LIMIT = 4096  # characters of a dead letter's cause
 
 

@@ -225,7 +225,7 @@ class Consumer:
         call = Call(
             self.group,
             self.topic,
-            message.having({wire.ATTEMPT: str(delivery.attempt)}) if delivery.attempt > 1 else message,
+            self._event(delivery),
             deadline=started + (how.timeout if left is None else min(left, how.timeout)),
             idempotent=self._database is not None,
             key=message.key,
@@ -251,6 +251,14 @@ class Consumer:
         failpoint("inbox.after_commit_before_ack")
         if not await subscription.ack(delivery):
             self.lost += 1
+
+    @staticmethod
+    def _event(delivery: Delivery) -> Message:
+        """Return the message as the handler sees it: the attempt is the bus's count, whatever a header says."""
+        message = delivery.message
+        if delivery.attempt == 1 and wire.ATTEMPT not in message.headers:
+            return message
+        return message.having({wire.ATTEMPT: str(delivery.attempt)})
 
     async def _bounded(self, call: Call) -> object:
         return await aio.bounded(self._once, call, self._clock)

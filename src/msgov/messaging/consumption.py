@@ -10,8 +10,7 @@ from enum import Enum
 from msgov.call import PERMANENT, Outcome
 from msgov.clock import Dice
 from msgov.errors import DeadlineSpent, MsgovError, Problem, Rejected, SourceError
-from msgov.messaging.bus import CAUSE_LIMIT
-from msgov.messaging.tables import LONGEST_DELAY
+from msgov.messaging.bus import CAUSE_LIMIT, LONGEST_DELAY
 from msgov.rule import field, rule
 
 PUT_BACK = 1.0  # seconds: how long a message stays away when a policy has refused it and did not say

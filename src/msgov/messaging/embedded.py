@@ -49,7 +49,6 @@ class Embedded(TableBus):
     def from_url(cls, url: str) -> Self:
         """Make one from `embedded:path`; all after the colon is the path, spaces and all."""
         path = url.partition(":")[2]
-        path = path.removeprefix("//") if path.startswith("///") else path
         if not path:
             raise RuleError.at("bus", url, "embedded: and the path of a file, such as embedded:bus.db")
         return cls(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from msgov.clock import Clock, monotonic, wall
-from msgov.errors import RuleError
+from msgov.errors import RuleError, SourceError
 from msgov.messaging import letters, tables
 from msgov.messaging.pump import Backend, Step, T, TableBus
 from msgov.messaging.tables import Moment
@@ -43,23 +43,24 @@ class _Tables(Backend):
         self._clock = clock
         self._now = now
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         for statement in (*tables.SCHEMA, *letters.SCHEMA):
-            self._connection.execute(statement)
+            connection.execute(statement)
+        self._connection: sqlite3.Connection | None = connection
 
     async def moment(self) -> Moment:
         return Moment(self._clock(), self._now(), 0)
 
     async def append(self, step: Step[T]) -> T:
-        with self._lock, self._connection:
-            self._connection.execute("BEGIN")
-            return step(self._connection)
+        with self._lock, self._tables() as connection:
+            connection.execute("BEGIN")
+            return step(connection)
 
     change = append
 
     async def read(self, step: Step[T]) -> T:
         with self._lock:
-            return step(self._connection)
+            return step(self._tables())
 
     def ring(self, bells: Iterable[str]) -> None:
         self.wake()
@@ -72,4 +73,11 @@ class _Tables(Backend):
 
     async def aclose(self) -> None:
         with self._lock:
-            self._connection.close()
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def _tables(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise SourceError("the bus is closed")
+        return self._connection

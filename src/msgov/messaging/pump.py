@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from msgov.call import NO
+from msgov.clock import monotonic
 from msgov.errors import DeliveryError, SourceError
 from msgov.messaging import letters, tables
-from msgov.messaging.bus import Bus, Delivery, Letter, Subscription
+from msgov.messaging.bus import LONGEST_DELAY, Bus, Delivery, Letter, Subscription
 from msgov.messaging.lease import Watch
 from msgov.messaging.message import Message, check_name
 from msgov.messaging.tables import Lost, Moment
@@ -144,7 +145,7 @@ class TableSubscription(Subscription):
         """Whether the bus has lately known this consumer."""
         if not self._holder:
             return False
-        return self._beats is None or asyncio.get_running_loop().time() - self._heard < (self._bus.lease or 0.0)
+        return self._beats is None or monotonic() - self._heard < (self._bus.lease or 0.0)
 
     async def __aenter__(self) -> Self:
         """Join the group."""
@@ -153,7 +154,7 @@ class TableSubscription(Subscription):
         await self._backend.moment()
         join = partial(tables.join, topic=self._topic, group=self._group, holder=holder, bell=self._backend.bell())
         await self._backend.change(join)
-        self._holder, self._heard = holder, loop.time()
+        self._holder, self._heard = holder, monotonic()
         self._open.enter_context(self._backend.listening(partial(_wake, loop, self._woken)))
         if self._bus.lease is not None:
             self._beats = asyncio.create_task(self._beat(self._bus.lease), name=f"lease of {self._group}")
@@ -200,7 +201,7 @@ class TableSubscription(Subscription):
     async def retry_later(self, delivery: Delivery, delay: float, *, counted: bool = True) -> bool:
         """Hand a message back."""
         at = await self._backend.moment()
-        due = at.mono + min(max(0.0, delay), tables.LONGEST_DELAY)
+        due = at.mono + min(max(0.0, delay), LONGEST_DELAY)
         return await self._backend.change(partial(tables.again, delivery=delivery, due=due, counted=counted))
 
     async def dead(self, delivery: Delivery, reason: str, *, cause: str = "") -> bool:
@@ -227,7 +228,7 @@ class TableSubscription(Subscription):
             try:
                 counts = await backend.change(partial(tables.beat, holder=self._holder))
                 at = await backend.moment()
-                self._heard = loop.time()
+                self._heard = monotonic()
                 for dead in watch.look(counts, at.mono):
                     bell = await backend.change(partial(tables.reap, holder=dead, count=counts[dead], now=at.mono))
                     if bell is not None:
@@ -238,8 +239,6 @@ class TableSubscription(Subscription):
                     before = at.wall - self._bus.retention
                     await backend.change(partial(tables.sweep, before=before, capacity=self._bus.capacity))
             except Lost:  # `fetch` says so
-                self._heard = -float("inf")
-                self._woken.set()
                 return
             except SourceError:  # locked or full, for now: `live` tells, and the next beat tries again
                 continue

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from msgov.call import NO
 from msgov.errors import DeliveryError
-from msgov.messaging.bus import Delivery
+from msgov.messaging.bus import LONGEST_DELAY, Delivery
 from msgov.messaging.message import Message, decode_headers, encode_headers
 
-LONGEST_DELAY = 600.0  # seconds
 CHUNK = 256  # messages that a cursor moves on at once
 CHUNKS = 16  # times it does so in one claim: behind a blocked key may stand many of the same
 LAG_LIMIT = 100_000

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 from msgov.call import IGNORED, Call, Outcome
-from msgov.errors import MsgovError
+from msgov.errors import DeadlineSpent, MsgovError
 from msgov.observability.catalogue import Metric
 
 Side = Literal["client", "server", "producer", "consumer"]
@@ -68,7 +68,7 @@ class Edge(ABC):
 
 def late(outcome: Outcome) -> bool:
     """Whether time ran out."""
-    return isinstance(outcome.error, TimeoutError) or outcome.status in ("DEADLINE_EXCEEDED", "deadline_exhausted")
+    return isinstance(outcome.error, TimeoutError | DeadlineSpent) or outcome.status == "DEADLINE_EXCEEDED"
 
 
 def reason(error: BaseException | None) -> str:

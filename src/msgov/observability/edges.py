@@ -109,8 +109,7 @@ class Rpc(Edge):
 class Http(Edge):
     """An HTTP request. `call.method` is "GET /orders/{id}": the verb and the route, never the path that was asked for.
 
-    What may be a path is not shown, for it has ids in it. A client knows no routes, so only one with a `{` in it passes
-    for one; on a server also what stands there once the application has answered and set `call.status`.
+    On a server the route may come late: an application's router finds it. A client has one only where it was told.
     """
 
     def __init__(self, side: Literal["client", "server"]) -> None:
@@ -125,13 +124,9 @@ class Http(Edge):
         """Name verb and route."""
         return " ".join(part for part in self._parts(call) if part)
 
-    def _parts(self, call: Call) -> tuple[str, str]:
+    @staticmethod
+    def _parts(call: Call) -> tuple[str, str]:
         verb, _, route = call.method.partition(" ")
-        if "{" not in route:
-            if self._client:
-                route = ""
-            elif not call.status:
-                route = names.OTHER
         return (verb if verb in names.HTTP_METHODS else names.OTHER), route
 
     def status(self, outcome: Outcome) -> str:
@@ -159,8 +154,11 @@ class Http(Edge):
 
     def labels(self, call: Call, outcome: Outcome) -> tuple[str, ...]:
         """Return verb, route, code and error, and for a client the service called."""
-        found = (*self._parts(call), self.status(outcome), self.error_type(outcome))
-        return (*found, call.target) if self._client else found
+        verb, route = self._parts(call)
+        status, error = self.status(outcome), self.error_type(outcome)
+        if self._client:
+            return verb, route, status, error, call.target
+        return verb, route or names.OTHER, status, error  # none was found, or it was refused before
 
     def level(self, outcome: Outcome) -> int:
         """Return the level by code, as for the gRPC status that means the same."""

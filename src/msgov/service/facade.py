@@ -256,7 +256,7 @@ class Service:
             at: "host:port"; port 0 takes a free one. Raises OSError that names the address when it is taken.
             admin: "host:port" for /healthz, /readyz, /metrics and /sd; None for no such port.
             grace: Seconds that what is under way gets to finish.
-            host: What others are told to call, when it is not the host of `at`.
+            host: What others are told to call; by default the host of `at`, or for 0.0.0.0 this machine's own address.
         """
         from msgov.service.running import Running
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import signal
+import socket
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,6 +29,19 @@ def split(at: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise RuleError.at("at", at, '"host:port" with a port from 0 to 65535; 0 takes a free one')
     return host.strip("[]"), int(port)
+
+
+def reachable(host: str) -> str:
+    """Return what others can call: the host itself, or this machine's own address where it stands for all of them."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104  compared with, not bound to
+        return host
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    with contextlib.suppress(OSError):  # a host name that resolves to nothing
+        for *_, found in socket.getaddrinfo(socket.gethostname(), None, family, socket.SOCK_STREAM):
+            address = ipaddress.ip_address(str(found[0]).partition("%")[0])
+            if not address.is_link_local:
+                return str(address)
+    return "::1" if host == "::" else "127.0.0.1"
 
 
 class Running:
@@ -89,7 +105,7 @@ class Running:
                 host, port = self._at
                 self.port = await self._served.start(host, port)
                 self._stack.push_async_callback(self._served.stop, self._grace)
-                await self._register(self._host or host)
+                await self._register(self._host or reachable(host))
             self._started = True
         except BaseException:
             await self._stack.aclose()

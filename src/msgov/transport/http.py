@@ -46,8 +46,9 @@ class AsyncTransport(Governed[AsyncHandler]):
         except BaseException:
             await _aclose(asked.taken())
             raise
-        if reply is not asked.reply:
-            await _aclose(asked.taken())
+        unread = asked.taken()
+        if unread is not reply:
+            await _aclose(unread)
         return reply
 
     def _govern(self, pipeline: Pipeline) -> AsyncHandler:
@@ -126,8 +127,9 @@ class Transport(Governed[SyncHandler]):
         except BaseException:
             _close(asked.taken())
             raise
-        if reply is not asked.reply:
-            _close(asked.taken())
+        unread = asked.taken()
+        if unread is not reply:
+            _close(unread)
         return reply
 
     def _govern(self, pipeline: Pipeline) -> SyncHandler:

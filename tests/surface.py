@@ -1,0 +1,36 @@
+"""Lists the public surface: `python -m tests.surface > tests/surface.txt` after a change that means it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import msgov
+
+
+def surface() -> list[str]:
+    """Return "module.name" of everything public, with the parameters of what can be called."""
+    found = [f"msgov.{name}" for name in msgov.__all__]
+    for module in pkgutil.walk_packages(msgov.__path__, "msgov."):
+        if any(part.startswith("_") for part in module.name.split(".")[1:]) or module.name.startswith("msgov.cli"):
+            continue
+        loaded = importlib.import_module(module.name)
+        for name, value in vars(loaded).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != module.name:
+                continue
+            if inspect.isfunction(value) or inspect.isclass(value):
+                found.append(f"{module.name}.{name}{_parameters(value)}")
+    return sorted(found)
+
+
+def _parameters(value: object) -> str:
+    try:
+        names = inspect.signature(value).parameters  # type: ignore[arg-type]  # a function or a class
+    except (TypeError, ValueError):
+        return ""
+    return "(" + ", ".join(names) + ")"
+
+
+if __name__ == "__main__":
+    print("\n".join(surface()))
