@@ -1,4 +1,4 @@
-"""`python -m benchmarks [pipeline grpc asgi imports] [--rounds N] [--quick]`: prints one table of ratios per subject."""
+"""Prints one table of ratios per subject: `python -m benchmarks [pipeline grpc asgi imports] [--rounds N]`."""
 
 from __future__ import annotations
 

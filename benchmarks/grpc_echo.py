@@ -1,7 +1,7 @@
 """gRPC unary echo over loopback, client and server in their own processes: CPU per call, bare and governed.
 
-Every slice of a variant follows a slice of bare; ratios are taken pair by pair, medians over rounds are printed. CPU time
-of both processes is the figure to trust. Bare against itself shows what such a run can resolve.
+Every slice of a variant follows a slice of bare; ratios are taken pair by pair, medians over rounds are printed. CPU
+time of both processes is the figure to trust. Bare against itself shows what such a run can resolve.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Times small things in a way that can be trusted on a machine with neighbours.
 
-Each case runs in many slices of about 5 ms; before and after each slice the bare function runs in the same kind of loop,
-so that every ratio compares measurements a few milliseconds apart. Cases are interleaved and reshuffled each round. The
-figure is CPU time of the whole process, helper threads included; medians over rounds are printed. `quiet` is the bare
-function on the machine at its best (the 10th percentile of its slices): `ns` = median ratio x quiet.
+Each case runs in many slices of about 5 ms; before and after each slice the bare function runs in the same kind of
+loop, so that every ratio compares measurements a few milliseconds apart. Cases are interleaved and reshuffled each
+round. The figure is CPU time of the whole process, helper threads included; medians over rounds are printed. `quiet` is
+the bare function on the machine at its best (the 10th percentile of its slices): `ns` = median ratio x quiet.
 """
 
 from __future__ import annotations

@@ -73,10 +73,12 @@ async def bounded(handler: Callable[[Call], Awaitable[T]], call: Call, clock: Cl
         return await handler(call)
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  a coroutine is awaited in a task
-    loop = task.get_loop()
+    loop = task.get_loop()  # to ask for the running loop costs a system call on 3.11
     left = deadline - clock()
     alarm = (_wheels.get(id(loop)) or _new_wheel(loop)).arm(loop, task, left)
-    token = scope.current.set(scope.current.get().by(deadline))
+    around = scope.current.get()
+    outer = around.deadline
+    token = None if outer is not None and outer <= deadline else scope.current.set(around.by(deadline))
     try:
         return await handler(call)
     except asyncio.CancelledError as cancelled:
@@ -89,7 +91,8 @@ async def bounded(handler: Callable[[Call], Awaitable[T]], call: Call, clock: Cl
         alarm.bucket.discard(alarm)
         if alarm.rang:  # the handler swallowed the cancellation, or finished in the same tick
             task.uncancel()
-        scope.current.reset(token)
+        if token is not None:
+            scope.current.reset(token)
 
 
 def exceeded(call: Call, seconds: float) -> DeadlineExceeded:

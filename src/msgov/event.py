@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -33,7 +34,12 @@ def unraisable(error: BaseException, source: object) -> None:
     facts = SimpleNamespace(
         exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__, err_msg="ignored in", object=source
     )
-    sys.unraisablehook(cast("sys.UnraisableHookArgs", facts))
+    try:
+        sys.unraisablehook(cast("sys.UnraisableHookArgs", facts))
+    except Exception:  # noqa: BLE001  the interpreter's own hook takes no arguments but its own
+        if sys.stderr is not None:
+            sys.stderr.write(f"Exception ignored in: {source!r}\n")
+            traceback.print_exception(error)
 
 
 class Observers:

@@ -6,9 +6,9 @@ since they only shrink; attempt allowance only from a trusted hop. What cannot b
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
+from random import getrandbits  # Python seeds it anew in a forked child
 
 from msgov.call import Call
 from msgov.scope import Scope, Trace, sooner
@@ -38,20 +38,20 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 
 def new_trace_id() -> str:
-    """Mint a random trace id of 32 hex digits."""
-    return os.urandom(16).hex()
+    """Mint a random trace id of 32 hex digits; chance, not secrecy, is what it needs."""
+    return f"{getrandbits(128):032x}"
 
 
 def new_span_id() -> str:
     """Mint a random span id of 16 hex digits."""
-    return os.urandom(8).hex()
+    return f"{getrandbits(64):016x}"
 
 
 def child(trace: Trace | None) -> Trace:
     """Mint a new span under `trace`, or a new unsampled trace where there is none."""
     if trace is None:
         return Trace(new_trace_id(), new_span_id())
-    return Trace(trace.trace_id, new_span_id(), sampled=trace.sampled, state=trace.state)
+    return Trace(trace.trace_id, new_span_id(), trace.sampled, trace.state)
 
 
 def write_traceparent(trace: Trace) -> str:

@@ -133,6 +133,15 @@ def test_the_same_refusal_is_told_once() -> None:
     assert set(config.refused) == {"low"}
 
 
+def test_another_refusal_is_told_again() -> None:
+    """Who pushes a second bad version hears of that one too."""
+    config = adopted(low={"a": 1}, high={})
+    handle(config, "a", Typed(int))
+    for bad in ("x", "y"):
+        config.hear("low", {"a": bad})
+        assert f"a = '{bad}'" in str(config.adopt().refused["low"])
+
+
 def test_mended_layer_is_refused_no_more() -> None:
     """Also when it is mended by going back to what is in force."""
     config = adopted(low={"a": 1}, high={})

@@ -338,6 +338,34 @@ def test_failure_makes_knowledge_old_and_not_absent() -> None:
     run(main())
 
 
+def test_start_names_the_poison_that_leaves_a_handle_without_a_value() -> None:
+    """That it is required alone would send people looking for a key that is there."""
+
+    async def main() -> None:
+        config = Config({"centre": Feed(poison(), name="centre", kept=True)})
+        config.handle("a", int)
+        with pytest.raises(RuleError, match="line 1 = 'bad'"):
+            await config.start()
+
+    run(main())
+
+
+def test_file_that_was_poisoned_after_its_load_does_not_stop_the_start() -> None:
+    """Its last good is known by then."""
+
+    class Loaded(Feed):
+        def now(self) -> Tree:
+            return tree(a=1)
+
+    async def main() -> None:
+        config = Config({"file": Loaded(poison())})
+        config.load()
+        async with config:
+            assert (config.value("a", int), set(config.refused)) == (1, {"file"})
+
+    run(main())
+
+
 def test_close_ends_tasks_and_closes_sources() -> None:
     """And may be called again; what was known can still be read."""
 
@@ -492,6 +520,19 @@ def test_damaged_copy_is_ignored_and_told(tmp_path: Path) -> None:
         async with Config({"centre": down}, copy=copy, observers=[events.append]) as config:
             assert config.silent == ("centre",)
         assert [event.kind for event in events] == ["config.copy_ignored"]
+
+    run_really(main())
+
+
+def test_copy_of_layers_that_are_no_more_is_passed_over(tmp_path: Path) -> None:
+    """The code has moved on since it was written; and a file's layer is never taken from a copy."""
+
+    async def main() -> None:
+        copy = DiskCopy(tmp_path / "config")
+        copy.save(json.dumps({"older": {"a": 1}, "file": {"a": 2}, "centre": {"b": 3}}).encode())
+        sources = {"file": Feed(tree(c=4)), "centre": Feed(SourceError("down"), name="centre", kept=True)}
+        async with Config(sources, copy=copy) as config:
+            assert config.snapshot().tree == {"b": 3, "c": 4}
 
     run_really(main())
 

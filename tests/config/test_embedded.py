@@ -306,6 +306,24 @@ def test_lost_file_is_a_failure_from_a_thread_too(path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("text", ["null", "NaN", "[" * 100_000, '{"a": {"a": null}}', ""])
+def test_value_written_past_the_api_is_refused_with_its_key(path: Path, text: str) -> None:
+    """Somebody has a SQLite shell, and means well."""
+
+    async def main() -> None:
+        centre = Embedded(path)
+        await centre.change({"pay.timeout": 1, "other": 2}, who="x")
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute("UPDATE config_values SET value = ? WHERE key = 'pay.timeout'", (text,))
+        connection.close()
+        with pytest.raises(RuleError, match=rf"embedded {path}: pay\.timeout"):
+            centre.now()
+        await centre.aclose()
+
+    run(main())
+
+
 KEYS = st.sampled_from(["a", "a.b", "a.b.c", "b", 'c."d.e"'])
 STEPS = st.lists(st.tuples(KEYS, st.one_of(st.none(), st.integers(0, 3))), max_size=12)
 

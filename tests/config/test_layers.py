@@ -71,6 +71,13 @@ def test_explain_names_the_winner_and_what_it_shadows() -> None:
     assert str(leaf) == "pay.timeout = 3  (env)  shadows 2 (file)  shadows 1 (defaults)"
 
 
+def test_explain_shows_a_leaf_that_a_table_has_replaced() -> None:
+    """It is why the key above it has no effect."""
+    layers = Layers(ORDER, {"defaults": {"pay": {"timeout": 1}}, "file": {"pay": 5}, "env": {"pay": {"timeout": 3}}})
+    (leaf,) = layers.explain(("pay", "timeout"))
+    assert leaf.shadows == (Said("file", 5), Said("defaults", 1))
+
+
 def test_explain_of_nothing_is_empty() -> None:
     """A key that no layer sets has no provenance."""
     assert Layers(ORDER, {"file": {"a": 1}}).explain(("b",)) == ()

@@ -119,9 +119,11 @@ def test_false_is_off_and_true_is_on() -> None:
 
 def test_mistake_is_told_once_where_it_stands() -> None:
     """Not again at each entry that inherits it."""
-    with pytest.raises(RuleError) as refusal:
-        book('[call."*".retry]\nattempts = 9\n[call.a.retry]\nbase = 0.1\n[call."a/B"]\ndeadline = 1\n')
-    assert [problem.path for problem in refusal.value.problems] == ["call.*.retry.attempts"]
+    entries = ['[call."a/B"]\ndeadline = 1\n', "[call.a.retry]\nbase = 0.1\n", '[call."*".retry]\nattempts = 9\n']
+    for text in ("".join(entries), "".join(reversed(entries))):
+        with pytest.raises(RuleError) as refusal:
+            book(text)
+        assert [problem.path for problem in refusal.value.problems] == ["call.*.retry.attempts"]
 
 
 def test_mistake_that_arises_from_two_entries_is_told_at_the_particular_one() -> None:

@@ -153,6 +153,7 @@ class Tells(ABC):
             async with watching(source) as watched:
                 await watched.sees(FIRST)
                 await self.write(FIRST)
+                await asyncio.sleep(self.visible)  # long enough to be told of a change
                 await self.write(SECOND)
                 await watched.sees(SECOND)
                 assert [reading for reading in watched.readings if reading == FIRST] == [FIRST]

@@ -166,6 +166,17 @@ class BusContract(ABC):
         assert await bus.letter(letter.number + 1) is None
 
     @on_bus
+    async def test_message_that_came_twice_has_one_letter(self, bus: Bus) -> None:
+        """What is delivered twice and dies twice is still one message to look at."""
+        poison = Message("t", b"x")
+        await bus.publish(poison, poison)
+        async with bus.subscribe("t", group="g") as group:
+            for count, delivery in enumerate(await take(group, 2, settle=False)):
+                await group.dead(delivery, "poison", cause=f"{count}")
+        (letter,) = await bus.letters()
+        assert (letter.message, letter.cause) == (poison, "1")
+
+    @on_bus
     async def test_letters_are_listed_by_page_topic_and_group(self, bus: Bus) -> None:
         """Whoever looks after ten thousand of them wants a part."""
         for topic in ("t", "u"):

@@ -561,7 +561,7 @@ async def test_two_consumers_share_the_work_and_the_inbox(db: Sqlite, bus: Memor
 async def test_database_out_of_reach_kills_no_message(db: Sqlite, bus: Memory) -> None:
     """Put back, uncounted, until it is there again."""
     gone = Sqlite(db.path, wait=0.01)
-    other = Sqlite(db.path)
+    other = Sqlite(db.path, hold=60.0)
     async with gone, other, other.transaction() as tx:
         await tx.execute("SELECT 1")  # holds the lock
         await bus.publish(Message("t", b"x"))

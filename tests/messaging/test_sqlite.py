@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -192,7 +193,7 @@ async def test_reads_do_not_wait_for_a_transaction(db: Sqlite) -> None:
         assert await asyncio.wait_for(stock(db), 5) == []
 
 
-@with_db(hold=0.1)
+@with_db(hold=0.3)
 async def test_transaction_held_too_long_is_rolled_back(db: Sqlite) -> None:
     """Whatever it waits for: others get the lock, and it learns why at its next statement and at its end."""
     other = db.transaction()
@@ -206,7 +207,17 @@ async def test_transaction_held_too_long_is_rolled_back(db: Sqlite) -> None:
     assert await stock(db) == [("other", 1)]
 
 
-@with_db(hold=0.1)
+@with_db(hold=0.4)
+async def test_transaction_of_a_loop_that_stood_still_may_finish(db: Sqlite) -> None:
+    """A process that was stopped has let nobody wait for longer by finishing now."""
+    async with db.transaction() as tx:
+        await tx.execute("INSERT INTO stock VALUES ('a', 1)")
+        time.sleep(0.5)  # noqa: ASYNC251  the loop stands still
+        await tx.execute("INSERT INTO stock VALUES ('b', 1)")
+    assert len(await stock(db)) == 2
+
+
+@with_db(hold=0.3)
 async def test_statement_that_takes_too_long_is_broken_off(db: Sqlite) -> None:
     """A runaway query must not hold the lock either."""
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -244,7 +255,7 @@ async def test_turn_that_does_not_come_is_an_error(db: Sqlite) -> None:
     await impatient()
 
 
-@with_db(wait=0.1)
+@with_db(wait=0.4)
 async def test_lock_of_another_process_is_waited_for_and_then_an_error(db: Sqlite) -> None:
     """For as long as allowed; then nothing is held, and the next one works."""
     other = sqlite3.connect(db.path, isolation_level=None)
@@ -252,7 +263,7 @@ async def test_lock_of_another_process_is_waited_for_and_then_an_error(db: Sqlit
     with pytest.raises(StoreError, match="locked"):
         async with db.transaction() as tx:
             await tx.execute("INSERT INTO stock VALUES ('a', 1)")
-    asyncio.get_running_loop().call_later(0.03, other.rollback)
+    asyncio.get_running_loop().call_later(0.02, other.rollback)
     async with db.transaction() as tx:
         await tx.execute("INSERT INTO stock VALUES ('b', 1)")
     other.close()

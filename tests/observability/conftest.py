@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from msgov.observability import setup
 from msgov.observability.metrics import Metrics
 from tests.observability.reading import Paper, Written
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin in a process that nobody has set up, whatever was left open elsewhere."""
+    monkeypatch.setattr(setup, "_running", [])
 
 
 @pytest.fixture

@@ -28,7 +28,10 @@ def demo(site: Path, where: Path) -> dict[str, object]:
     """Run the shop from an unpacked wheel, from a folder with a space in its name."""
     where.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site), "TMPDIR": str(where)}
-    code = "import msgov, sys; assert msgov.__file__.startswith(sys.argv.pop(1)), msgov.__file__; from msgov.cli import main; main()"
+    code = (
+        "import msgov, sys; assert msgov.__file__.startswith(sys.argv.pop(1)), msgov.__file__;"
+        " from msgov.cli import main; main()"
+    )
     command = [sys.executable, "-c", code, str(site), "demo", "--together", "--seconds", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=where, timeout=90)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -103,6 +103,16 @@ def test_lockless_successes_count_against_the_rate() -> None:
     assert state(gate) is State.OPEN
 
 
+def test_lockless_success_counts_in_its_own_time() -> None:
+    """The first one after a bucket has ended turns the window first: it must not age with the bucket before."""
+    gate = small()
+    call(gate, OK, 0.0)
+    call(gate, OK, 0.5)
+    call(gate, OK, 20.0)
+    call(gate, TRANSIENT, 20.1)
+    assert gate.failure_rate(20.1) == 0.5
+
+
 # Open
 
 

@@ -312,3 +312,41 @@ def test_one_order_that_cannot_go_on_does_not_stop_the_others(tmp_path: Path) ->
         assert (await town.books_are_right()).counts["confirmed"] == 3
 
     in_town(tmp_path, story)
+
+
+def test_no_order_is_opened_while_charging_rests(tmp_path: Path) -> None:
+    """What would be given up at once is not begun: no row, no call, only the time to come back."""
+
+    async def story(town: Town) -> None:
+        with pytest.raises(Refused) as caught:
+            await town.place(town.orders(resting=1.5))
+        assert (caught.value.reason, caught.value.retry_after) == ("PAYMENT_UNAVAILABLE", 1.5)
+        assert town.calls == []
+        assert not await town.stores["order"].fetch("SELECT * FROM orders")
+
+    in_town(tmp_path, story)
+
+
+def test_what_needs_no_charge_goes_on_while_charging_rests(tmp_path: Path) -> None:
+    """Orders to be paid later, and a key that has an order already."""
+
+    async def story(town: Town) -> None:
+        done = await town.place(town.orders(), "done")
+        rested = town.orders(resting=1.5)
+        assert (await town.place(rested, "later", pay=False)).state is State.UNPAID
+        assert (await town.place(rested, "done")).id == done.id
+
+    in_town(tmp_path, story)
+
+
+def test_an_unpaid_order_is_kept_while_charging_rests(tmp_path: Path) -> None:
+    """A refusal that passes by itself must not cost the shopper what is set aside."""
+
+    async def story(town: Town) -> None:
+        order = await town.place(town.orders(), pay=False)
+        with pytest.raises(Refused, match="Nothing was charged"):
+            await town.orders(resting=1.5).pay(order.id)
+        assert (await town.orders().find(order.id))[0].state is State.UNPAID
+        assert (await town.orders().pay(order.id)).state is State.CONFIRMED
+
+    in_town(tmp_path, story)

@@ -368,3 +368,18 @@ def test_two_storefronts_and_one_double_click_make_one_order(tmp_path: Path) -> 
         assert (await town.books_are_right()).counts["orders"] == 1
 
     in_town(tmp_path, story)
+
+
+def test_a_shopper_is_told_at_once_that_payment_rests(tmp_path: Path) -> None:
+    """503 with a time to come back; for the breaker in front of the order service it is an answer, not a failure."""
+
+    async def story(town: Town) -> None:
+        async with front(town, town.orders(resting=1.2)) as shopper:
+            ann = await shopper.log_in("ann")
+            reply = await ann.post("/orders", {"lines": [{"sku": "TEA", "quantity": 1}]}, idempotency_key="k")
+            body = problem(reply, 503, "payment_unavailable")
+            assert (reply.headers["retry-after"], body["retry_after"]) == ("2", 1.2)
+            assert "Nothing was charged" in str(body["detail"])
+            assert "order" not in body
+
+    in_town(tmp_path, story)

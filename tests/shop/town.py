@@ -165,7 +165,14 @@ class Town:
     faults: Faults = field(default_factory=Faults)
     calls: list[str] = field(default_factory=list)
 
-    def orders(self, *, fuse: Fuse | None = None, script: Script | None = None, gate: Gate | None = None) -> Orders:
+    def orders(
+        self,
+        *,
+        fuse: Fuse | None = None,
+        script: Script | None = None,
+        gate: Gate | None = None,
+        resting: float | None = None,
+    ) -> Orders:
         """Start one more order instance."""
         burning = fuse or Fuse()
 
@@ -179,6 +186,7 @@ class Town:
             inventory=cast("InventoryStub", wire(InventoryApi(self.inventory))),
             payment=cast("PaymentStub", wire(PaymentApi(self.payments))),
             patience=PATIENCE,
+            resting=lambda: resting,
             wall=lambda: 1_700_000_000.0,
         )
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -45,16 +46,15 @@ async def board(console: Console, *, tree: Tree, tally: Tally, gauges: Gauges) -
 def _orders(tally: Tally, seconds: float) -> Table:
     recent = tally.waits[-RECENT:]
     answered = len(tally.waits)
-    table = Table(title="orders", title_justify="left", expand=False)
-    for name in ("tried", "confirmed", "cancelled", "refused", "friendly", "per second", "p50 ms", "p99 ms"):
-        table.add_column(name, justify="right")
+    table = Table(box=SIMPLE)
+    for name in ("tried", "confirmed", "cancelled", "refused", "at once", "per s", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     counted = tally.statuses
-    refused = counted.get("refused", 0)
     cells = (
         len(tally.attempts),
         counted.get("confirmed", 0),
         counted.get("cancelled", 0) + counted.get("cancelling", 0),
-        refused,
+        counted.get("refused", 0),
         counted.get("friendly", 0),
         f"{answered / seconds if seconds else 0:.1f}",
         milliseconds(percentile(recent, 0.50)),
@@ -65,9 +65,9 @@ def _orders(tally: Tally, seconds: float) -> Table:
 
 
 def _processes(tree: Tree, gauges: Gauges) -> Table:
-    table = Table(title=f"processes ({tree.restarts} restarted)", title_justify="left", expand=False)
-    for name in ("service", "pid", "port", "breaker before payment"):
-        table.add_column(name)
+    table = Table(box=SIMPLE)
+    for name in ("process", "pid", "port", "breaker before payment"):
+        table.add_column(name, no_wrap=True)
     for child in tree.children:
         states = sorted(gauges.states.get(child.pid, ()))
         shown = Text(" ").join(Text(state, style=_COLOURS.get(state, "")) for state in states)

@@ -120,7 +120,7 @@ async def _shop(options: Options, stage: Stage, tree: Tree, counter: Counter, ta
     await crowd.gather()
     began = time.monotonic()
     async with AsyncExitStack() as stack:
-        if sys.stderr.isatty() and not options.json:
+        if sys.stderr.isatty():
             from rich.console import Console
 
             from .board import board

@@ -40,13 +40,17 @@ class Answer:
 
 
 class Counter:
-    """The shop's counter, wherever it is at the moment."""
+    """The shop's counter, wherever it is at the moment; `transport` is how it is reached, by default over the net."""
 
-    def __init__(self, address: Callable[[], str], tally: Tally) -> None:
+    def __init__(
+        self, address: Callable[[], str], tally: Tally, *, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
         self.tally = tally
         self._address = address
         # Nothing between the processes of one machine goes through a proxy.
-        self._http = httpx2.AsyncClient(trust_env=False, timeout=TIMEOUT, limits=httpx2.Limits(max_connections=200))
+        self._http = httpx2.AsyncClient(
+            trust_env=False, timeout=TIMEOUT, limits=httpx2.Limits(max_connections=200), transport=transport
+        )
 
     async def ask(
         self,

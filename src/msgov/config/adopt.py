@@ -184,7 +184,7 @@ class Adopted:
         """Ask every handle that the trial touches, or that has no value yet."""
         values: list[tuple[Handle[object], object]] = []
         problems: list[Problem] = []
-        lenient = not self._complete and any(name not in trial.trees for name in trial.order)
+        lenient = any(name not in trial.trees for name in trial.order)
         for handle in self._touched(changes):
             try:
                 values.append((handle, handle.read(trial.merged)))

@@ -54,13 +54,16 @@ class Embedded(ConfigSource):
     async def watch(self) -> AsyncIterator[Reading]:
         """Yield what is set, then each time it has changed; raises `SourceError` when the file cannot be read."""
         last: tables.Moment | None = None
+        held: Reading | None = None
         while True:
             moment = await self._db.read(tables.moment)
             if moment != last:
                 moment, reading = await self._db.read(partial(tables.reading, self.name))
                 self._lost(moment[0])
                 last = moment
-                yield reading
+                if reading != held:
+                    held = reading
+                    yield reading
             await asyncio.sleep(self._poll)
 
     def now(self) -> Tree:

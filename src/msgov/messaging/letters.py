@@ -21,12 +21,12 @@ SCHEMA = (
     """CREATE TABLE IF NOT EXISTS bus_dead (
         number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
         key TEXT NOT NULL, body BLOB NOT NULL, headers TEXT NOT NULL, reason TEXT NOT NULL, cause TEXT NOT NULL,
-        attempts INTEGER NOT NULL, at REAL NOT NULL)""",
+        attempts INTEGER NOT NULL, at REAL NOT NULL, UNIQUE (topic, name, id))""",
 )
 
 
 def bury(connection: sqlite3.Connection, delivery: Delivery, reason: str, cause: str, at: Moment) -> bool:
-    """Settle a message as a dead letter; False if the claim was lost."""
+    """Settle a message as a dead letter, one for each id however often it came; False if the claim was lost."""
     message = delivery.message
     row = connection.execute(
         "SELECT name FROM bus_holder JOIN bus_reader USING (reader) WHERE holder = ?", (delivery.holder,)
@@ -35,7 +35,8 @@ def bury(connection: sqlite3.Connection, delivery: Delivery, reason: str, cause:
         return False
     connection.execute(
         "INSERT INTO bus_dead (topic, name, id, key, body, headers, reason, cause, attempts, at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, name, id) DO UPDATE SET"
+        " reason = excluded.reason, cause = excluded.cause, attempts = excluded.attempts, at = excluded.at",
         (
             message.topic,
             row[0],

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 HOLD = 2.0  # seconds
 WAIT = 5.0  # seconds
+TICKS = 4
 FIRST_TRY, LAST_TRY = 0.0005, 0.005  # seconds between tries for a lock that another process holds
 
 
@@ -175,7 +176,7 @@ class Transaction:
         self._over = False
         self._error: Exception | None = None
         self._expiry: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     async def execute(self, sql: str, params: Params = (), /) -> Sequence[sqlite3.Row]:
         """Run one statement and return its rows."""
@@ -241,7 +242,7 @@ class Transaction:
             self._error = error
             raise
         self._begun = True
-        self._timer = asyncio.get_running_loop().call_later(self._line.hold, self._expire)
+        self._tick(TICKS)
 
     def _first(self, connection: sqlite3.Connection) -> None:
         if self._once is not None:
@@ -255,6 +256,11 @@ class Transaction:
         if not connection.in_transaction:
             raise sqlite3.ProgrammingError("a statement ended the transaction, which its block does")
         return done
+
+    def _tick(self, left: int) -> None:
+        """Count the time down in parts: one who wakes from a long stop (of process or loop) may still finish."""
+        loop, part = asyncio.get_running_loop(), self._line.hold / TICKS
+        self._timer = loop.call_later(part, self._tick, left - 1) if left else loop.call_soon(self._expire)
 
     def _expire(self) -> None:
         """Let go of the lock: others have waited long enough."""

@@ -18,6 +18,7 @@ from msgov.policy import Gate
 
 LOGGER: Final = "msgov.calls"
 _LONGEST_ID: Final = 128  # characters of a request id that are kept
+_MOST_NAMES: Final = 500
 
 
 class Lines(Gate[tuple[Call, float]]):
@@ -34,6 +35,7 @@ class Lines(Gate[tuple[Call, float]]):
         self._service = service
         self._slow = slow
         self._voice: Voice = levels.voice(f"{LOGGER}.{edge.side}")
+        self._cleaned: dict[str, str] = {}
 
     def admit(self, call: Call, now: float) -> tuple[Call, float]:
         """Note the start."""
@@ -56,14 +58,15 @@ class Lines(Gate[tuple[Call, float]]):
         request = call.metadata.get(wire.REQUEST_ID)
         if request:
             line["request_id"] = clean(request[:_LONGEST_ID])
-        line[edge.field] = clean(edge.operation(call))
+        operation = edge.operation(call)
+        line[edge.field] = self._cleaned.get(operation) or self._clean(operation)
         if edge.outward:
             line["target"] = clean(call.target)
             line["attempts"] = call.attempt
         line["status"] = edge.status(outcome)
-        line["duration_s"] = round(seconds, 6)
+        line["duration_s"] = int(seconds * 1e6) / 1e6  # `round` costs three times as much
         if call.deadline is not None:
-            line["deadline_left_s"] = round(call.deadline - now, 6)
+            line["deadline_left_s"] = int((call.deadline - now) * 1e6) / 1e6
         if slow:
             line["slow"] = True
         error = outcome.error
@@ -72,3 +75,10 @@ class Lines(Gate[tuple[Call, float]]):
             if level >= logging.ERROR and edge.side != "server":  # a server's edge tells its traceback itself
                 line["exception"] = told(error)
         logs.sink.write(logs.render(line))
+
+    def _clean(self, operation: str) -> str:
+        """Clean a name once; strangers cannot make us remember more than a few hundred."""
+        if len(self._cleaned) >= _MOST_NAMES:
+            self._cleaned.clear()
+        cleaned = self._cleaned[operation] = clean(operation)
+        return cleaned

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from msgov.observability.redact import guarded, shown
 
@@ -29,6 +30,9 @@ def encode(fields: Mapping[str, object]) -> bytes:
         return _dumps(fields)
     except (TypeError, ValueError, RecursionError):
         return _dumps(guarded({key: shown(value) for key, value in fields.items()}))
+
+
+_THOUSANDTHS: Final = tuple(f"{number:03d}Z" for number in range(1000))
 
 
 class Stamp:

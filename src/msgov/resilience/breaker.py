@@ -229,7 +229,7 @@ class Breaker(Gate[int]):
             self._window.tick()
             return
         with self._lock:
-            if outcome.verdict is IGNORED or self.state is DISABLED:
+            if outcome.verdict is IGNORED:
                 self._probing.pop(ticket, None)
                 self._ignored += 1
             elif ticket == self._era and self.state in _COUNTS:

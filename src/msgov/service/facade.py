@@ -55,8 +55,9 @@ class Service:
         database: The service's own SQLite file, or an `Sqlite` store, with inbox and outbox in it; for `on` and the
             outbox relay.
         registry, bus, centre: URLs of the registry ("memory:", "embedded:registry.db"), the message bus and the config
-            centre; a registry or bus of your own making is used as it is, and is yours to close. By default the file's `service.registry`, `service.bus` and `service.centre`; without those, the
-            memory of this process, and no centre.
+            centre; a registry or bus of your own making is used as it is, and is yours to close. By default the file's
+            `service.registry`, `service.bus` and `service.centre`; without those, the memory of this process, and no
+            centre.
         version, zone: What this instance runs and where, for metrics and routing.
         logs: "auto", "json", "console" or "off".
         state: A folder for the last good copies of configuration and instance lists.
