@@ -11,7 +11,7 @@ from tests.surface import surface
 
 
 def test_the_public_surface_is_the_one_written_down() -> None:
-    """A name that comes, goes or changes its parameters is a decision: `python -m tests.surface > tests/surface.txt`."""
+    """A name that comes, goes or changes its parameters is a decision: `python -m tests.surface` writes it down."""
     written = (Path(__file__).parent / "surface.txt").read_text().splitlines()
     found = surface()
     assert [name for name in found if name not in written] == []

@@ -47,13 +47,14 @@ class Frame:
     left to the garbage collector comes back through `abandon`, which takes no lock: the next enter or leave settles it.
     """
 
-    __slots__ = ("_admits", "_orphans", "_settles", "narrows", "steps")
+    __slots__ = ("_admits", "_orphans", "_settles", "_size", "narrows", "steps")
 
     def __init__(self, steps: Iterable[Step]) -> None:
         self.steps = tuple(steps)
         self.narrows = any(getattr(step, "narrows", False) for step in self.steps)
         self._admits = tuple(step.admit if isinstance(step, Gate) else _pass for step in self.steps)
         self._settles = tuple(step.settle if isinstance(step, Gate) else _learn_nothing for step in self.steps[::-1])
+        self._size = len(self.steps)
         self._orphans: deque[Tickets] = deque()
 
     def enter(self, call: Call, tickets: Tickets, now: float) -> Waiting[object] | None:
@@ -82,8 +83,8 @@ class Frame:
     def settle(self, tickets: Tickets, outcome: Outcome, now: float) -> None:
         """Walk all the way out, settling each step; substitutes are passed by."""
         pop, settles = tickets.pop, self._settles
-        if len(tickets) != len(settles):
-            settles = settles[len(settles) - len(tickets) :]
+        if len(tickets) != self._size:
+            settles = settles[self._size - len(tickets) :]
         for settle in settles:
             try:
                 settle(pop(), outcome, now)
@@ -131,7 +132,7 @@ class Frame:
 
     def __len__(self) -> int:
         """Count the steps."""
-        return len(self.steps)
+        return self._size
 
     def __repr__(self) -> str:
         """List the steps, outermost first."""

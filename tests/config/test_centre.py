@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from msgov.config import Config, Fixed, Handle
 from msgov.config.env import Env
 from msgov.config.file import File
 from msgov.config.layers import Tree, at
-from msgov.config.source import ConfigSource
+from msgov.config.source import ConfigSource, Reading
 from msgov.errors import RuleError, SourceError
 from msgov.event import Event
 from msgov.latest import DiskCopy
@@ -121,6 +121,29 @@ def test_unreadable_change_is_refused_and_the_watch_goes_on() -> None:
         assert (config.value("a", int), dict(config.refused), feed.watched) == (2, {}, 1)
 
     started(work, a=1)
+
+
+def test_source_that_raises_its_refusal_is_told_once() -> None:
+    """A stranger's source may raise where ours yield, and is asked again and again."""
+
+    class Raising(Feed):
+        async def watch(self) -> AsyncIterator[Reading]:
+            self.watched += 1
+            if self.watched == 1:
+                yield tree(a=1)
+                await asyncio.sleep(0.1)
+            raise poison()
+
+    async def main() -> None:
+        events: list[Event] = []
+        source = Raising()
+        async with Config({"file": source}, observers=[events.append]) as config:
+            await asyncio.sleep(10)
+            assert source.watched > 3
+            assert config.value("a", int) == 1
+        assert [event.kind for event in events] == ["config.changed", "config.rejected"]
+
+    run(main())
 
 
 def test_return_from_poison_to_the_same_tree_clears_the_refusal() -> None:

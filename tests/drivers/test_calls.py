@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 import weakref
 from collections.abc import Sequence
 
@@ -42,6 +43,14 @@ def test_error_passes_untouched_and_settles(colour: Colour) -> None:
     assert played.error is error
     assert door.verdicts == [TRANSIENT]
     assert door.outcomes[0].error is error
+
+
+def test_traceback_shows_each_frame_of_the_driver_once(colour: Colour) -> None:
+    """What is raised through policies must stay readable: no line of ours stands there twice."""
+    played = colour.play([Door([], "outer"), Again(1), Door([], "inner")], ConnectionError())
+    assert played.error is not None
+    names = [entry.name for entry in traceback.extract_tb(played.error.__traceback__)]
+    assert names.count("framed") == 1
 
 
 def test_bug_in_the_handler_is_permanent(colour: Colour) -> None:

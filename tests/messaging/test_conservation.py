@@ -7,7 +7,6 @@ are the poison, exactly.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sqlite3
 import subprocess
@@ -22,11 +21,11 @@ from msgov.messaging.consumer import Consumer
 from msgov.messaging.embedded import Embedded
 from msgov.messaging.message import Message
 from msgov.messaging.sqlite import Sqlite
+from tests.messaging.children import environment
 from tests.messaging.waiting import until
 from tests.messaging.worker import KEYS, POISON, record
 
 COUNT = 40
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -34,10 +33,8 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 @contextmanager
 def instance(folder: Path, first: int, failpoints: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Start an instance that places every second order, from `first` on; it is killed if it outlives the block."""
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     command = [sys.executable, "-m", "tests.messaging.worker", str(folder), str(first), "2", str(COUNT)]
-    environment = {**os.environ, "PYTHONPATH": path, "MSGOV_FAILPOINTS": failpoints}
-    with subprocess.Popen(command, env=environment) as child:
+    with subprocess.Popen(command, env=environment(MSGOV_FAILPOINTS=failpoints)) as child:
         try:
             yield child
         finally:

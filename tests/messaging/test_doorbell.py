@@ -100,3 +100,20 @@ def test_folder_that_others_may_write_to_is_not_used(short: Path, monkeypatch: p
         assert not bell.path.startswith(os.fspath(open_to_all))
 
     asyncio.run(main())
+
+
+def test_a_folder_of_its_own_is_removed_with_the_last_bell(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the path beside the file is too long, nothing of the other place stays either."""
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    beside = short / ("long" * 30)
+    beside.mkdir()
+
+    async def story() -> list[Path]:
+        one, two = Doorbell(beside, lambda: None), Doorbell(beside, lambda: None)
+        folder = Path(one.path).parent
+        one.close()
+        assert folder.is_dir()
+        two.close()
+        return [path for path in (folder,) if path.exists()]
+
+    assert asyncio.run(story()) == []

@@ -19,6 +19,7 @@ from msgov.messaging.message import Message
 from msgov.messaging.tables import Lost
 from msgov.testing import no_leaks
 from tests.contract.messaging import BusContract, bodies, take
+from tests.messaging.children import environment
 from tests.messaging.waiting import until
 
 LEASE = 0.5
@@ -85,7 +86,9 @@ def test_message_of_another_process_arrives_at_once(path: Path) -> None:
 
     async def main() -> None:
         async with Embedded(path) as bus, bus.subscribe("t", group="g") as group:
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, os.fspath(path))
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", script, os.fspath(path), env=environment()
+            )
             assert bodies(await take(group, 1)) == [b"from afar"]
             assert await child.wait() == 0
 
@@ -101,7 +104,8 @@ def test_claim_of_a_dead_or_stopped_process_goes_to_another(path: Path, how: sig
         async with Embedded(path, lease=LEASE) as bus:
             await bus.publish(Message("t", b"x", key="k"), Message("t", b"y", key="k"))
             command = [sys.executable, "-c", HOLDER, path]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: ASYNC220  it is quick
+            out = subprocess.PIPE
+            with subprocess.Popen(command, stdout=out, text=True, env=environment()) as child:  # noqa: ASYNC220  quick
                 try:
                     assert child.stdout is not None
                     assert await asyncio.to_thread(child.stdout.readline) == "x\n"

@@ -45,8 +45,9 @@ def test_disabled_does_not_even_count() -> None:
     gate.force(State.DISABLED, now=1.0)
     for _ in range(50):
         call(gate, TRANSIENT, 1.0)
+        call(gate, OK, 1.0)
     assert gate.failure_rate(1.0) == 0.0
-    assert gate.counts == {"success": 0, "failure": 0, "ignored": 50, "rejected": 0}
+    assert gate.counts == {"success": 0, "failure": 0, "ignored": 100, "rejected": 0}
 
 
 @pytest.mark.parametrize("forced", [State.FORCED_OPEN, State.FORCED_CLOSED, State.DISABLED])
@@ -128,8 +129,8 @@ def test_new_rule_keeps_the_window() -> None:
     for _ in range(10):
         call(gate, TRANSIENT, 0.0)
     gate.rule = BreakerRule(minimum_calls=5, window=20.0)
-    assert gate.failure_rate(0.0) == 1.0
-    call(gate, OK, 0.0)
+    assert gate.failure_rate(15.0) == 1.0
+    call(gate, OK, 15.0)
     assert state(gate) is State.OPEN
 
 

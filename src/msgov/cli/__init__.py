@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from msgov.errors import MissingExtra
+from msgov.errors import MissingExtra, MsgovError
 
 __all__ = ["main"]
 
+FAILED = 1
 USAGE = 2  # exit code: it was called wrongly, or something is not installed
 INTERRUPTED = 130
 
@@ -18,9 +19,9 @@ def main() -> int:
         from msgov.cli.app import app
 
         app(prog_name="msgov")
-    except MissingExtra as missing:
-        print(f"msgov: {missing}", file=sys.stderr)
-        return USAGE
+    except MsgovError as error:
+        print(f"msgov: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, MissingExtra) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -66,7 +67,9 @@ def demo(
     options = stage.Options(
         together=together, seconds=seconds, rate=rate, scenario=scenario, keep=keep, json=json
     )  # fmt: skip
-    raise typer.Exit(stage.run(options))
+    code = stage.run(options)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is put away: a late Ctrl-C has nothing left to end
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -96,9 +96,11 @@ class Pump:
 
     def refuse(self, layer: str, error: RuleError) -> None:
         """Take what cannot be read."""
+        known = self._adopted.refused.get(layer)
         self._adopted.refuse(layer, error)
         self._spoke[layer].set()
-        self._refused(layer, error)
+        if str(known) != str(error):  # a source that raises it says it again at each try
+            self._refused(layer, error)
 
     def fail(self, layer: str) -> None:
         """Take that a source is away."""

@@ -56,6 +56,7 @@ class Worker:
         self._writes: deque[Job] = deque()
         self._leavers: list[Job] = []
         self._thread: threading.Thread | None = None
+        self._last: threading.Thread | None = None  # what `close` waits for: a thread outlives its last word a little
         self._closed = False
         self._dice = dice()
 
@@ -72,6 +73,7 @@ class Worker:
             if self._thread is None:
                 # No daemon: a commit under way is finished when the program ends, and `_work` sees that end.
                 self._thread = threading.Thread(target=self._run, name=f"sqlite {self._file.path.name}", daemon=False)
+                self._last = self._thread
                 self._thread.start()
             else:
                 self._ready.notify()
@@ -90,7 +92,7 @@ class Worker:
         """Serve what is in line, then end the thread and wait for it."""
         with self._ready:
             self._closed = True
-            thread = self._thread
+            thread = self._last
             self._ready.notify()
         if thread is not None:
             thread.join()

@@ -27,6 +27,7 @@ class Doorbell:
 
     def __init__(self, beside: Path, rung: Callable[[], None]) -> None:
         self.path = ""
+        self._beside = beside
         self._socket: socket.socket | None = None
         self._rung = rung
         self._loop = asyncio.get_running_loop()
@@ -57,6 +58,9 @@ class Doorbell:
                 self._loop.remove_reader(bell)
             bell.close()
             remove(self.path)
+            if Path(self.path).parent != self._beside:
+                with contextlib.suppress(OSError):  # others have a bell there
+                    os.rmdir(Path(self.path).parent)
 
     def _heard(self) -> None:
         assert self._socket is not None  # noqa: S101  the reader goes with it

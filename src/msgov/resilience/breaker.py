@@ -157,7 +157,7 @@ class Breaker(Gate[int]):
         self._well = 0
         self._badly = 0
         self._until = 0.0  # while open: when the first probe may go
-        self._asked = 0.0  # the latest time that a callee's Retry-After named in this era
+        self._asked = 0.0  # the latest time that the callee's Retry-After named
         self._trips = 0
         self._closed_at = -math.inf
         self._why: Mapping[str, Fact] = {}
@@ -318,7 +318,6 @@ class Breaker(Gate[int]):
             self._closed_at = now
             self._calm = self._era if state in _COUNTS else 0
             self._admits = True
-        self._asked = 0.0
         self._why = {"before": before.value, "after": state.value, "reason": reason, "era": self._era, **facts}
         self._news.append((state, now, self._why))
 
