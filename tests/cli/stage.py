@@ -51,7 +51,9 @@ class Demo:
     def line(self) -> Mapping[str, Any]:
         """Return the next line of standard output, which is JSON."""
         assert self.process.stdout is not None
-        found: Mapping[str, Any] = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, self.errors()
+        found: Mapping[str, Any] = json.loads(line)
         return found
 
     def end(self) -> tuple[str, int]:

@@ -85,6 +85,24 @@ def test_path_too_long_for_a_socket_finds_another_folder(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+def test_folder_made_for_the_bell_goes_with_the_last_one(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left behind; but not while others ring there."""
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(short))
+    deep = short / ("x" * PATH_LIMIT)
+    deep.mkdir()
+
+    async def main() -> None:
+        one, two = Doorbell(deep, lambda: None), Doorbell(deep, lambda: None)
+        folder = Path(one.path).parent
+        assert folder.parent == short
+        one.close()
+        assert folder.exists()
+        two.close()
+        assert not folder.exists()
+
+    asyncio.run(main())
+
+
 def test_folder_that_others_may_write_to_is_not_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's socket in our place would hear when we speak."""
     monkeypatch.setattr(tempfile, "tempdir", os.fspath(short))

@@ -616,6 +616,23 @@ async def test_a_half_sent_reply_is_broken_off_at_the_deadline() -> None:
 
 
 @run
+async def test_a_half_sent_reply_is_the_servers_to_break_off() -> None:
+    """A server is told by the error; a return would look like an end to some."""
+
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ValueError("a bug")
+
+    server, seen = Server(), Seen()
+    with silent("msgov.asgi"), pytest.raises(ValueError, match="a bug"):
+        await governed(half, seen)(http(), server.receive, server.send)
+    assert ([message["type"] for message in server.sent], seen.ends) == (
+        ["http.response.start"],
+        [("TRANSIENT", "500")],
+    )
+
+
+@run
 async def test_an_event_stream_outlives_the_default_deadline_but_not_the_callers() -> None:
     """It has no end by design; a default would cut every one of them."""
     shop, seen = Shop(), Seen()
@@ -648,7 +665,9 @@ async def test_a_layer_may_run_the_application_in_a_task_of_its_own() -> None:
 
     def apart(handler: AsyncHandler) -> AsyncHandler:
         async def layered(call: Call) -> object:
-            return await asyncio.create_task(handler(call))  # type: ignore[arg-type]
+            task = asyncio.ensure_future(handler(call))
+            await asyncio.wait([task])
+            return task.result()
 
         return layered
 
@@ -841,6 +860,21 @@ async def test_pipelined_requests_do_not_inherit_each_others_scope() -> None:
     async with serving(governed(shop.app)) as port:
         await raw(port, first + get("/scope"))
     assert [seen.trace is None for seen in shop.seen] == [False, True]
+
+
+@pytest.mark.parametrize("path", ["/scope", "/boom", "/nowhere"])
+def test_the_scope_ends_with_the_request(path: str) -> None:
+    """A server may serve several in one task."""
+
+    async def main() -> None:
+        server = Server()
+        name, value = TRACEPARENT.split(": ")
+        with silent("msgov.asgi"):
+            given = http(path, headers=((name.encode(), value.encode()),))
+            await governed(Shop().app)(given, server.receive, server.send)
+        assert scope.current.get() is scope.EMPTY
+
+    asyncio.run(main())
 
 
 @run

@@ -97,7 +97,7 @@ async def test_no_deadline_ends_it() -> None:
     await until(lambda: len(server.sent) == 2)
     server.told.put_nowait(GONE)
     await task
-    assert (talk.deadlines, seen.ends) == ([None], [("OK", "101")])
+    assert (talk.deadlines, seen.calls[0].deadline, seen.ends) == ([None], None, [("OK", "101")])
 
 
 @run
@@ -106,7 +106,7 @@ async def test_a_refusal_closes_before_the_handshake() -> None:
     talk, server = Talk(), Server(CONNECT)
     await governed(talk.app, No(RateLimited("full", retry_after=2)))(socket(), server.receive, server.send)
     assert server.sent == [{"type": "websocket.close", "code": 1013, "reason": "rate_limited"}]
-    assert talk.traces == []
+    assert (talk.traces, server.asked) == ([], 1)
 
 
 @run

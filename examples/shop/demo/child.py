@@ -12,7 +12,8 @@ from typing import Final
 
 START: Final = 30.0  # seconds until it must be ready; an idle machine takes one
 LAST: Final = 5  # lines of its log that are shown when it died
-EXAMPLES: Final = Path(__file__).resolve().parents[2]
+SHOP: Final = (__package__ or "shop.demo").rpartition(".")[0]  # under whatever name it was copied
+FOLDER: Final = Path(__file__).resolve().parents[SHOP.count(".") + 2]
 
 
 class Died(Exception):
@@ -33,10 +34,10 @@ class Child:
         self.port = self.admin = 0
         self.up = False
         self._heard: asyncio.StreamReader | None = None
-        path = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  ourselves
-                [sys.executable, "-m", "shop", service, "--data", str(folder), "--instance", str(number)],
+                [sys.executable, "-m", SHOP, service, "--data", str(folder), "--instance", str(number)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -60,7 +60,7 @@ class Doorbell:
             remove(self.path)
             if Path(self.path).parent != self._beside:
                 with contextlib.suppress(OSError):  # others have a bell there
-                    os.rmdir(Path(self.path).parent)
+                    Path(self.path).parent.rmdir()
 
     def _heard(self) -> None:
         assert self._socket is not None  # noqa: S101  the reader goes with it

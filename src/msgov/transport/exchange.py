@@ -143,11 +143,10 @@ class Exchange:
         except asyncio.CancelledError as cancelled:
             if self._why not in ("late", "slow"):
                 raise
-            slow = self._why == "slow" or self.starved
-            self._why = ""
+            why, self._why = self._why, ""
             if self._task.uncancel() > self._cancelling:
                 raise
-            if slow:
+            if why == "slow":
                 raise BodyRefused("body_too_slow") from cancelled
             raise DeadlineExceeded(f"no reply in {self._clock() - self._since:.3f} s") from cancelled
         finally:

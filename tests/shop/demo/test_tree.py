@@ -76,7 +76,7 @@ def test_a_locked_database_is_named_and_all_others_are_stopped(tmp_path: Path) -
         with pytest.raises(Died) as caught:
             growing(tmp_path, {"user": 1, "product": 1}, nothing)
     assert "product-1 ended with code 1 while it was starting" in str(caught.value)
-    assert "product.db: database is locked" in str(caught.value)
+    assert "product.db: locked by another process" in str(caught.value)
 
 
 def test_one_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

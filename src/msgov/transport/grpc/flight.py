@@ -6,166 +6,139 @@ settles it, and the plan says when the next one starts. A `Port` lends it the co
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Generic, Protocol, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic
 
 import grpc
 
-from msgov.call import IGNORED, OK, Call, Outcome
-from msgov.clock import Clock
-from msgov.errors import DeadlineSpent, MsgovError, Rejected
+from msgov.call import IGNORED, NO, OK, PERMANENT, Call, Outcome
+from msgov.errors import DeadlineExceeded, DeadlineSpent, MsgovError, Rejected
 from msgov.event import unraisable
-from msgov.pipeline import Frame, Pipeline, Tickets
+from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
 from msgov.policy import Answer, Waiting
 
 from . import status
+from .port import N, Off, Port
 
-N = TypeVar("N")
-
-
-class Timer(Protocol):
-    """What can be called off."""
-
-    def cancel(self) -> object:
-        """Call it off."""
-        ...
-
-
-class Port(Protocol[N]):
-    """What a colour lends a flight. `N` is its native call."""
-
-    def later(self, seconds: float, act: Callable[[], None]) -> Timer:
-        """Act after so many seconds."""
-        ...
-
-    def soon(self, act: Callable[[], None]) -> None:
-        """Act where this flight lives, from whatever thread."""
-        ...
-
-    def lock(self) -> AbstractContextManager[object]:
-        """Make what guards one flight's turns."""
-        ...
-
-    def watch(self, native: N, landed: Callable[[N], None]) -> None:
-        """Tell when the native call is over; at once if it is."""
-        ...
-
-    def ended(self, native: N) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
-        """Read the status, the trailing metadata and the error of a native call that is over."""
-        ...
-
-    def ready(self, call: Call) -> bool:
-        """Whether the connection of the attempt has ever been up."""
-        ...
-
-    def stop(self, native: N) -> None:
-        """Cancel the native call."""
-        ...
-
-    def answer(self, reply: object, done: Callable[[object, BaseException | None], None]) -> None:
-        """Hand on a substitute's reply, waiting for it where it is awaitable and this colour can."""
-        ...
-
-    def cancelled(self) -> BaseException:
-        """Make the error that a cancelled call raises in this colour."""
-        ...
+Then = Callable[[Outcome, float], None]
 
 
 class Flight(Generic[N]):
-    """The life of one logical call: `native` is the attempt under way, `over` says that the outcome is final.
+    """The life of one logical call: `native` is the attempt under way or the last, `over` says that all is final.
 
-    `committed` is set by whoever has handed out something of the current attempt: no retry after that.
+    For one thread; `SharedFlight` is for several.
     """
 
     __slots__ = (
-        "_attempt", "_clock", "_heard", "_inside", "_launch", "_line", "_lock", "_real", "_segment", "_started",
-        "_tickets", "_timer", "_tries", "answered", "call", "callbacks", "cancelled", "committed", "error", "native",
-        "over", "pipeline", "port", "reply",
+        "_aloft", "_attempt", "_callbacks", "_connection", "_errand", "_heard", "_inside", "_line", "_pipeline", "_real",
+        "_segment", "_since", "_started", "_then", "_tickets", "_timer", "_tries", "_turn", "answered", "call",
+        "cancelled", "committed", "error", "native", "over", "port", "reply",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        call: Call,
-        launch: Callable[[Call, float | None], N],
-        port: Port[N],
-        clock: Clock,
-    ) -> None:
-        self.pipeline = pipeline
-        self.call = call
+    def __init__(self, port: Port[N], pipeline: Pipeline, segment: Segment, call: Call) -> None:
         self.port = port
+        self.call = call
         self.native: N | None = None
         self.over = False
-        self.committed = False
         self.cancelled = False
+        self.committed = False
         self.answered = False
         self.reply: object = None
         self.error: BaseException | None = None
-        self.callbacks: list[Callable[[], None]] = []
-        self._heard: list[Callable[[], None]] = []
-        self._segment = pipeline.flat
-        self._launch = launch
-        self._clock = clock
-        self._lock = port.lock()
+        self._pipeline = pipeline
+        self._segment = segment
         self._tickets: Tickets = []
         self._attempt: Tickets = []
-        self._inside = False
         self._tries = 1
-        self._real: BaseException | None = None
-        self._timer: Timer | None = None
-        self._line: tuple[Frame, Waiting[object], Tickets, Callable[[], None]] | None = None
-        self._started = 0.0
+        self._inside = False  # past the frame outside the seam
+        self._aloft = False  # a native call is under way
+        self._connection: Any = None
+        self._real: Outcome | None = None  # the last failure that was no rejection of ours
+        self._timer: Off | None = None
+        self._line: tuple[Frame, Waiting[object], Tickets, Callable[[float], None]] | None = None
+        self._errand: Off | None = None  # an answer under way
+        self._then: Then | None = None  # where the flight goes on when the errand fails
+        self._turn = 0  # of the errand: what an earlier one says is not heard any more
+        self._heard: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    # What its owner may do.
 
     def begin(self) -> None:
         """Start the first attempt, or its place in a line. Never raises: a refusal is kept for whoever asks."""
-        self._started = self._clock()
-        with self._lock:
-            self._enter(self._segment.outer, self._tickets, self._opened)
-
-    def hear(self, change: Callable[[], None]) -> None:
-        """Call `change` once, when another attempt has begun or all is over; several may wait."""
-        with self._lock:
-            self._heard.append(change)
+        now = self._started = self._since = self.port.clock()
+        self._enter(self._segment.outer, self._tickets, now, self._opened)
 
     def cancel(self) -> bool:
         """End the call for the caller's own reason; return False when it was over or cancelled already."""
-        with self._lock:
-            if self.over or self.cancelled:
-                return False
-            self.cancelled = True
-            native = self.native
-            if native is None:
-                self._leave_line()
-                error = self.port.cancelled()
-                self._failed(Outcome(IGNORED, error=error, status="CANCELLED"))
-        if native is not None:
-            self.port.stop(native)
+        if self.over or self.cancelled:
+            return False
+        self.cancelled = True
+        if self._aloft:
+            self.port.stop(self.native)  # type: ignore[arg-type]  # aloft: there is one
+        else:
+            now = self.port.clock()
+            self._call_off(now)
+            self.native = None
+            error = self.port.cancelled()
+            self._conclude(Outcome(IGNORED, error=error, status="CANCELLED", seconds=now - self._started), now)
         return True
 
-    def abandon(self) -> None:
-        """Hand the tickets to the frames' queues without a lock, for a finaliser; it then asks for `cancel`."""
-        attempt, self._attempt = self._attempt, []
-        tickets, self._tickets = self._tickets, []
-        self._segment.inner.abandon(attempt)
-        self._segment.outer.abandon(tickets)
+    def commit(self, native: N) -> bool:
+        """Note that something of this attempt is handed out, so that none follows; False when one has followed."""
+        if self.native is native:
+            self.committed = True
+            return True
+        return False
+
+    def fail(self, native: N, error: BaseException) -> None:
+        """Take an error of a native call that will never be over: grpc could not even begin it."""
+        if self._aloft and self.native is native:
+            self._aloft = False
+            self._leave()
+            self._grounded(error, self.port.clock())
+
+    def hear(self, change: Callable[[], None]) -> None:
+        """Call `change` once, when another attempt has begun or all is over; several may wait."""
+        self._heard.append(change)
+
+    def unhear(self, change: Callable[[], None]) -> None:
+        """Call it no more."""
+        with suppress(ValueError):
+            self._heard.remove(change)
+
+    def done(self, callback: Callable[[], None]) -> None:
+        """Call back when all is over; at once if it is."""
+        self._callbacks.append(callback)
+        if self.over:
+            self._tell()
+
+    def drop(self) -> None:
+        """Cancel, for a finaliser: no lock is taken; where nobody is left to do it, the tickets go to the frames' queues."""
+        if not self.over and not self.port.soon(self.cancel):
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._segment.inner.abandon(self._attempt)
+        self._segment.outer.abandon(self._tickets)
 
     # The walk in.
 
-    def _enter(self, frame: Frame, tickets: Tickets, then: Callable[[], None]) -> None:
+    def _enter(self, frame: Frame, tickets: Tickets, now: float, then: Callable[[float], None]) -> None:
         try:
-            waiting = frame.enter(self.call, tickets, self._clock())
+            line = frame.enter(self.call, tickets, now)
         except BaseException as error:  # noqa: BLE001  kept, and raised to whoever awaits
-            self._failed(self._judged(error))
+            self._failed(self._judged(error, now), now)
             return
-        if waiting is None:
-            then()
+        if line is None:
+            then(now)
             return
-        self._line = (frame, waiting, tickets, then)
-        self._timer = self.port.later(max(0.0, waiting.until - self._clock()), self._granted)
-        waiting.wake = self._woken
-        if waiting.over:
+        self._line = (frame, line, tickets, then)
+        armed = self._arm(line.until - now, self._granted)
+        line.wake = self._woken
+        if line.over or not armed:
             self._granted()
 
     def _woken(self) -> None:
@@ -173,184 +146,306 @@ class Flight(Generic[N]):
 
     def _granted(self) -> None:
         """Leave the line: granted, refused or late."""
-        with self._lock:
-            line, self._line = self._line, None
-            if line is None:
-                return
-            self._disarm()
-            frame, waiting, tickets, then = line
-            gate, now = frame.gate(tickets), self._clock()
-            try:
-                ticket = gate.withdraw(waiting, now)
-                if ticket is None:
-                    raise gate.late(waiting, now)
-            except MsgovError as error:
-                self._failed(self._judged(error))
-                return
-            tickets.append(ticket)
-            self._enter(frame, tickets, then)
-
-    def _leave_line(self) -> None:
-        """Give up waiting, for a retry's time or in a line, settling what was granted at that very moment."""
-        self._disarm()
         line, self._line = self._line, None
         if line is None:
             return
-        frame, waiting, tickets, _ = line
-        gate, now = frame.gate(tickets), self._clock()
+        self._disarm()
+        frame, waiting, tickets, then = line
+        gate, now = frame.gate(tickets), self.port.clock()
         try:
             ticket = gate.withdraw(waiting, now)
-        except MsgovError:
+            if ticket is None:
+                raise gate.late(waiting, now)
+        except BaseException as error:  # noqa: BLE001  as in _enter
+            self._failed(self._judged(error, now), now)
             return
-        if ticket is not None:
-            gate.settle(ticket, Outcome(IGNORED), now)
+        tickets.append(ticket)
+        self._since = now  # the time in line is not the callee's
+        if not self._inside:
+            self._started = now
+        self._enter(frame, tickets, now, then)
+
+    def _opened(self, now: float) -> None:
+        self._inside = True
+        plan = self._segment.plan
+        if plan is not None:
+            try:
+                plan.next(self.call, 1, None, now)
+            except Exception as fault:  # noqa: BLE001  a plan's fault ends the call, and settles it
+                self._conclude(self._judged(fault, now), now)
+                return
+        self._enter(self._segment.inner, self._attempt, now, self._depart)
+
+    def _start(self) -> None:
+        """Begin another attempt, its time come."""
+        if self.over or self.cancelled:
+            return
+        self._timer = None
+        now = self._since = self.port.clock()
+        self._enter(self._segment.inner, self._attempt, now, self._depart)
+
+    def _depart(self, now: float) -> None:
+        """Take the connection to where the attempt goes; launch at once, or when the connection is up."""
+        call, port = self.call, self.port
+        if call.deadline is not None and call.deadline <= now:
+            spent = DeadlineSpent("no time is left for the call", seconds=call.deadline - now)
+            self._failed(self._judged(spent, now), now)
+            return
+        up: bool | None = True
+        try:
+            self._connection = port.enter(call, self)
+            if self._segment.plan is not None and not call.idempotent:  # what may not run twice begins where it is up
+                self._turn += 1
+                up = port.reach(self._connection, call, partial(self._reached, self._turn))
+        except BaseException as error:  # noqa: BLE001  as in _launch
+            self._leave()
+            self._grounded(error, now)
+            return
+        if up:
+            self._launch(now)
+        elif up is False:
+            self._unreached(grpc.StatusCode.UNAVAILABLE, now)
+        elif call.deadline is not None:
+            self._arm(call.deadline - now, self._not_reached)
+
+    def _reached(self, turn: int, up: bool) -> None:
+        if turn != self._turn or self.over:
+            return
+        self._turn += 1
+        self._disarm()
+        now = self.port.clock()
+        if up:
+            self._launch(now)
+        else:
+            self._unreached(grpc.StatusCode.UNAVAILABLE, now)
+
+    def _not_reached(self) -> None:
+        self._turn += 1
+        self._timer = None
+        self._unreached(grpc.StatusCode.DEADLINE_EXCEEDED, self.port.clock())
+
+    def _unreached(self, code: grpc.StatusCode, now: float) -> None:
+        connection = self._connection
+        self._leave()
+        self._failed(self._judged(self.port.unreached(connection, code), now), now)
+
+    def _launch(self, now: float) -> None:
+        port, deadline = self.port, self.call.deadline
+        try:
+            native = port.launch(self._connection, self.call, None if deadline is None else deadline - now)
+        except BaseException as error:  # noqa: BLE001  a message that cannot be serialised, say
+            self._leave()
+            self._grounded(error, now)
+            return
+        self.native = native
+        self._aloft = True
+        if self._heard:
+            self._changed()
+        port.watch(native, self._landed)
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.port.leave(connection, self)
+
+    # The walk out.
+
+    def _landed(self, native: N) -> None:
+        """Settle an attempt that is over; the transport calls this, maybe more than once, and it never raises."""
+        if not self._aloft or native is not self.native:
+            return
+        self._aloft = False
+        try:
+            now = self.port.clock()
+            self._leave()
+            try:
+                code, trailing, error = self.port.ended(native)
+            except Exception as fault:  # noqa: BLE001  an interceptor of the user's raised it
+                self._failed(self._judged(fault, now), now)
+                return
+            if code is grpc.StatusCode.OK:
+                self._settled(now)
+                self._finish(None)
+                return
+            fault = getattr(self.call.context, "fault", None)
+            if fault is not None:  # the caller's own request iterator raised it
+                self._failed(self._judged(fault, now), now)
+                return
+            if error is not None and not isinstance(error, grpc.RpcError):
+                self.cancelled = True  # whoever awaits was cancelled, and grpc cancelled the call before us
+            found = status.outcome(code, trailing, error, ours=self.cancelled)
+            found.seconds = now - self._since
+            self._failed(found, now)
+        except BaseException as fault:  # noqa: BLE001  a raising callback would break the caller's await
+            unraisable(fault, self)
+            self._abandon()
+            if not self.over:
+                self._finish(fault)
+
+    def _settled(self, now: float) -> None:
+        """Settle what went well."""
+        well = Answered("", now - self._since)
+        self._segment.inner.settle(self._attempt, well, now)
+        if self._since != self._started:
+            well = Answered("", now - self._started)
+        self._segment.outer.settle(self._tickets, well, now)
+
+    def _grounded(self, error: BaseException, now: float) -> None:
+        """Fail for a reason that lies here: it was never sent, and another attempt would meet it again."""
+        outcome = self._judged(error, now)
+        if isinstance(error, Exception) and not isinstance(error, MsgovError):
+            outcome = Outcome(PERMANENT, error=error, status=type(error).__name__, sent=NO, seconds=now - self._since)
+        self._failed(outcome, now)
+
+    def _judged(self, error: BaseException, now: float) -> Outcome:
+        return self._pipeline.judge(self.call, error, now - self._since)
+
+    def _failed(self, outcome: Outcome, now: float) -> None:
+        """Settle the attempt, then try again or conclude."""
+        inner, plan, delay = self._segment.inner, self._segment.plan, None
+        if self.cancelled or self.port.streams:
+            inner.settle(self._attempt, outcome, now)
+        else:
+            answer = inner.leave(self.call, self._attempt, outcome, now)
+            if answer is not None:
+                self._answer(answer, outcome, now, self._failed)
+                return
+        if plan is not None and self._inside and not self.committed and not self.cancelled:
+            try:
+                delay = plan.next(self.call, self._tries, outcome, now)
+            except Exception as fault:  # noqa: BLE001  as in _opened
+                outcome = self._judged(fault, now)
+        if delay is None or not self._arm(delay, self._start):
+            self._conclude(outcome, now)
+            return
+        if not isinstance(outcome.error, Rejected):
+            self._real = outcome
+        self.native = None
+        self._tries += 1
+        self.call.attempt = self._tries
+
+    def _conclude(self, outcome: Outcome, now: float) -> None:
+        """Settle the call, unless a substitute answers for it."""
+        real = self._real
+        if real is not None and isinstance(outcome.error, Rejected):
+            outcome = real  # the rejection of a later attempt must not hide the failure before it
+        if self._since != self._started:
+            outcome = _whole(outcome, now - self._started)
+        outer = self._segment.outer
+        if self.cancelled or self.port.streams:
+            self._segment.inner.settle(self._attempt, outcome, now)
+            outer.settle(self._tickets, outcome, now)
+        else:
+            answer = outer.leave(self.call, self._tickets, outcome, now)
+            if answer is not None:
+                self._answer(answer, outcome, now, self._conclude)
+                return
+        error = outcome.error
+        self._finish(error if error is None else last_error(error, None, self._tries))
+
+    def _answer(self, answer: Answer, outcome: Outcome, now: float, then: Then) -> None:
+        """Let a substitute answer in the callee's place, within what deadline still stands; `then` if it fails too."""
+        self._turn += 1
+        self._then, turn = then, self._turn
+        make = partial(answer, self.call, outcome.error)  # type: ignore[arg-type]  # only a failed call is answered for
+        errand = self.port.answer(make, partial(self._replied, turn))
+        if turn == self._turn:
+            self._errand = errand
+            if self.call.deadline is not None:
+                self._arm(self.call.deadline - now, self._late)
+
+    def _replied(self, turn: int, reply: object, error: BaseException | None) -> None:
+        if turn != self._turn or self.over:
+            return
+        self._turn += 1
+        then, self._then = self._then, None
+        self._errand = None
+        self._disarm()
+        now = self.port.clock()
+        if error is not None:
+            assert then is not None  # noqa: S101  set with the errand
+            then(self._judged(error, now), now)
+            return
+        self.answered, self.reply = True, reply
+        self._settled(now)
+        self._finish(None)
+
+    def _late(self) -> None:
+        """End an answer whose time ran out."""
+        errand, call = self._errand, self.call
+        seconds = self.port.clock() - self._started
+        what = f"{call.target} {call.method}".rstrip()
+        self._timer = None
+        self._replied(self._turn, None, DeadlineExceeded(f"{what}: no answer in {seconds:.3f} s", seconds=seconds))
+        if errand is not None:
+            errand.cancel()
+
+    def _call_off(self, now: float) -> None:
+        """Give up waiting, for whatever it is, settling what was granted at that very moment."""
+        self._turn += 1
+        self._disarm()
+        self._leave()
+        errand, self._errand = self._errand, None
+        if errand is not None:
+            errand.cancel()
+        line, self._line = self._line, None
+        if line is not None:
+            frame, waiting, tickets, _ = line
+            gate = frame.gate(tickets)
+            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
+                ticket = gate.withdraw(waiting, now)
+                if ticket is not None:
+                    gate.settle(ticket, Outcome(IGNORED), now)
+
+    def _arm(self, seconds: float, act: Callable[[], None]) -> bool:
+        """Set the timer; False when there is nobody left to ring it."""
+        try:
+            self._timer = self.port.later(max(0.0, seconds), act)
+        except RuntimeError:  # the loop is closed, or the interpreter is ending
+            return False
+        return True
 
     def _disarm(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
-    def _opened(self) -> None:
-        self._inside = True
-        plan = self._segment.plan
-        if plan is not None:
-            plan.next(self.call, 1, None, self._clock())
-        self._start()
-
-    def _start(self) -> None:
-        """Begin an attempt."""
-        with self._lock:
-            if self.over or self.cancelled:
-                return
-            self._timer = None
-            self._enter(self._segment.inner, self._attempt, self._go)
-
-    def _go(self) -> None:
-        deadline = self.call.deadline
-        left = None if deadline is None else deadline - self._clock()
-        try:
-            if left is not None and left <= 0:
-                raise DeadlineSpent("no time is left for the call", seconds=left)
-            native = self._launch(self.call, left)
-        except BaseException as error:  # noqa: BLE001  a message that cannot be serialised, say
-            self._failed(self._judged(error))
-            return
-        self.native = native
-        self._changed()
-        self.port.watch(native, self._landed)
-
-    # The walk out.
-
-    def _landed(self, native: N) -> None:
-        """Settle an attempt that is over; the transport calls this, and it never raises."""
-        try:
-            with self._lock:
-                if self.over or native is not self.native:
-                    return
-                code, trailing, error = self.port.ended(native)
-                if error is not None and not isinstance(error, grpc.RpcError):
-                    self.cancelled = True  # whoever awaits was cancelled, and grpc cancelled the call before us
-                seconds = self._clock() - self._started
-                if code is grpc.StatusCode.OK:
-                    self._conclude(Outcome(OK, seconds=seconds))
-                    return
-                ready = code is not grpc.StatusCode.UNAVAILABLE or self.port.ready(self.call)
-                found = status.outcome(code, trailing, error, ours=self.cancelled, ready=ready)
-                found.seconds = seconds
-                self._failed(found)
-        except BaseException as fault:  # noqa: BLE001  a raising callback would break the caller's await
-            unraisable(fault, self)
-
-    def _judged(self, error: BaseException) -> Outcome:
-        return self.pipeline.judge(self.call, error, self._clock() - self._started)
-
-    def _failed(self, outcome: Outcome) -> None:
-        """Settle the attempt, then try again or conclude."""
-        now = self._clock()
-        error = outcome.error
-        answer = self._segment.inner.leave(self.call, self._attempt, outcome, now)
-        if answer is not None:
-            self._answer(answer, outcome)
-            return
-        plan = self._segment.plan
-        if plan is not None and self._inside and not self.committed and not self.cancelled:
-            delay = plan.next(self.call, self._tries, outcome, now)
-            if delay is not None:
-                if not isinstance(error, Rejected):
-                    self._real = error
-                self.native = None
-                self._tries += 1
-                self.call.attempt = self._tries
-                self._timer = self.port.later(delay, self._start)
-                return
-        if isinstance(error, Rejected) and self._real is not None:
-            outcome.error = self._real  # the rejection of a later attempt must not hide the failure before it
-        self._conclude(outcome)
-
-    def _conclude(self, outcome: Outcome) -> None:
-        now = self._clock()
-        outcome.seconds = now - self._started
-        self._segment.inner.leave(self.call, self._attempt, outcome, now)
-        answer = self._segment.outer.leave(self.call, self._tickets, outcome, now)
-        if answer is not None:
-            self._answer(answer, outcome)
-            return
-        self._finish(outcome.error)
-
-    def _answer(self, answer: Answer, outcome: Outcome) -> None:
-        """Let a substitute answer in the callee's place."""
-        error = outcome.error
-        assert error is not None  # noqa: S101  only a failed call is answered for
-        try:
-            reply = answer(self.call, error)
-        except BaseException as worse:  # noqa: BLE001  the answer failed too
-            self._conclude(self._judged(worse))
-            return
-        self.port.answer(reply, self._replied)
-
-    def _replied(self, reply: object, error: BaseException | None) -> None:
-        with self._lock:
-            if self.over:
-                return
-            if error is not None:
-                self._conclude(self._judged(error))
-                return
-            self.answered, self.reply = True, reply
-            self._conclude(Outcome(OK))
-
     def _finish(self, error: BaseException | None) -> None:
-        if error is not None and self._tries > 1 and isinstance(error, Exception):
-            error.add_note(f"after {self._tries} attempts")
         self.error = error
         self._real = None
         self.over = True
-        self._changed()
-        callbacks, self.callbacks = self.callbacks, []
-        for callback in callbacks:
-            _guarded(callback)
-
-    def done(self, callback: Callable[[], None]) -> None:
-        """Call back when all is over; at once if it is."""
-        with self._lock:
-            if not self.over:
-                self.callbacks.append(callback)
-                return
-        _guarded(callback)
+        if self._heard:
+            self._changed()
+        if self._callbacks:
+            self._tell()
 
     def _changed(self) -> None:
-        if self._heard:
-            heard, self._heard = self._heard, []
-            for change in heard:
-                change()
+        heard, self._heard = self._heard, []
+        for change in heard:
+            change()
+
+    def _tell(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        tell(callbacks)
 
 
-def _guarded(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception as fault:  # noqa: BLE001  the user's callback must not break the call
-        unraisable(fault, callback)
+def tell(callbacks: list[Callable[[], None]]) -> None:
+    """Call the user's callbacks: one that raises breaks neither the call nor the others."""
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception as fault:  # noqa: BLE001
+            unraisable(fault, callback)
 
 
-def thread_lock() -> AbstractContextManager[object]:
-    """Make the lock of a flight that threads share: reentrant, for a call that is over calls back at once."""
-    return threading.RLock()
+def _whole(outcome: Outcome, seconds: float) -> Outcome:
+    """Make the outcome of a call out of its last attempt's."""
+    return Outcome(
+        outcome.verdict,
+        error=outcome.error,
+        status=outcome.status,
+        retry_after=outcome.retry_after,
+        sent=outcome.sent,
+        overloaded=outcome.overloaded,
+        seconds=seconds,
+    )

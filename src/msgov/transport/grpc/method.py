@@ -1,4 +1,4 @@
-"""What a method's path and its own description say about it, and what a call of it may be given."""
+"""A method is what its path and its own description say of it, its policies made into a pipeline, and its native twins."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from msgov.scope import sooner
+from msgov import scope
+from msgov.call import Call
+from msgov.clock import Clock
+from msgov.pipeline import Pipeline, Policy, Segment
+from msgov.policy import Plan
+
+from . import status
+from .connections import Connection
 
 Serializer = Callable[[Any], Any] | None
 Metadata = Iterable[tuple[str, str | bytes]]
-Pairs = tuple[tuple[str, str | bytes], ...]
+Policies = Callable[[str], tuple[Policy, ...]]
 
 NO_DEADLINE = 1e9  # seconds; grpc gives 9.2e18 where a caller set none, and overflows on what is much longer
 
@@ -49,10 +57,10 @@ def until(timeout: float | None, around: float | None, now: float) -> float | No
         return around
     if timeout != timeout:
         raise ValueError("timeout = nan: a number of seconds, or None for no limit")
-    return around if timeout > NO_DEADLINE else sooner(around, now + timeout)
+    return around if timeout > NO_DEADLINE else scope.sooner(around, now + timeout)
 
 
-def checked(metadata: Metadata | None) -> Pairs:
+def checked(metadata: Metadata | None) -> status.Pairs:
     """Return metadata as pairs; raises ValueError where grpc would refuse it, or (asyncio) never end the call.
 
     Keys: digits, lower-case letters and `_.-`. Values: printable ASCII, and any bytes for keys that end in `-bin`. The
@@ -70,3 +78,98 @@ def checked(metadata: Metadata | None) -> Pairs:
         if not key.endswith("-bin") and not _VALUE.fullmatch(text):
             raise ValueError(f"metadata {key!r}: printable ASCII only; end the key in -bin for any bytes")
     return pairs
+
+
+class Given:
+    """What a caller gave beside request and timeout; `fault` is what its request iterator raised."""
+
+    __slots__ = ("compression", "credentials", "fault", "metadata", "wait_for_ready")
+
+    def __init__(
+        self,
+        metadata: Metadata | None,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> None:
+        self.metadata = checked(metadata)
+        self.credentials = credentials
+        self.wait_for_ready = wait_for_ready
+        self.compression = compression
+        self.fault: BaseException | None = None
+
+
+class Governed:
+    """A method's policies made into a pipeline, which is sound as long as they are the same tuple."""
+
+    __slots__ = ("pipeline", "policies", "segment")
+
+    def __init__(self, policies: tuple[Policy, ...], *, once: bool) -> None:
+        self.policies = policies
+        kept = [policy for policy in policies if not (once and isinstance(policy, Plan))]
+        self.pipeline = Pipeline(kept, classify=status.judge)
+        self.segment: Segment = self.pipeline.flat
+
+
+class Method:
+    """One method of a channel, either colour: what is made once and used for every call of it.
+
+    Messages are serialised here and not by grpc, which (asyncio) would send an empty message for one that cannot be.
+    """
+
+    def __init__(
+        self, target: str, policies: Policies, clock: Clock, kind: str, path: str,
+        encode: Serializer, decode: Serializer, registered: bool,
+    ) -> None:  # fmt: skip
+        self.target = target
+        self.clock = clock
+        self.path = path
+        self.encode = encode or _as_it_is
+        self.once = kind.startswith("stream")
+        self.streams = kind.endswith("stream")
+        self.idempotent = idempotent(path)
+        self._find = policies
+        self._kind = kind
+        self._how: dict[str, Any] = {"request_serializer": None, "response_deserializer": decode}
+        if registered:
+            self._how["_registered_method"] = True
+        self._natives: dict[Connection[Any], Any] = {}
+        self._governed: Governed | None = None
+
+    def governed(self) -> Governed:
+        """Return what governs the next call; a request stream is sent once, so nothing plans another attempt of it."""
+        governed, policies = self._governed, self._find(self.path)
+        if governed is None or governed.policies is not policies:
+            governed = self._governed = Governed(policies, once=self.once)
+        return governed
+
+    def native(self, connection: Connection[Any]) -> Any:
+        """Return the native multicallable of a connection, made with its first call."""
+        found = self._natives.get(connection)
+        if found is None:
+            found = getattr(connection.channel, self._kind)(self.path, **self._how)
+            living = {each: native for each, native in self._natives.items() if not each.closed}
+            self._natives = {**living, connection: found}  # never changed in place: threads read it without a lock
+        return found
+
+    def call(self, request: object, timeout: float | None) -> Call:
+        """Make a call in the current scope."""
+        around = scope.current.get()
+        deadline = around.deadline
+        if timeout is not None:
+            deadline = until(timeout, deadline, self.clock())
+        call = Call(
+            self.target,
+            self.path,
+            request,
+            deadline=deadline,
+            idempotent=self.idempotent,
+            key=around.key,
+            attempts_left=around.attempts_left,
+        )
+        call.trace = around.trace
+        return call
+
+
+def _as_it_is(message: Any) -> Any:
+    return message

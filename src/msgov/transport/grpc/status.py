@@ -59,7 +59,12 @@ class Ended(Protocol):
 
 
 def judge(call: Call, error: BaseException) -> Outcome:
-    """Judge an error of a client call: by its status where it is grpc's, as the core does otherwise."""
+    """Judge an error of a client call: by its status where it is grpc's, as the core does otherwise.
+
+    What the caller's own request iterator raised says nothing about the callee.
+    """
+    if getattr(call.context, "fault", None) is error:
+        return Outcome(IGNORED, error=error, status=type(error).__name__, sent=MAYBE)
     if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
         ended = cast("Ended", error)
         return outcome(ended.code(), ended.trailing_metadata(), error)

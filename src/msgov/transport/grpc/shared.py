@@ -1,0 +1,64 @@
+"""A flight that several threads share: one turn at a time, and callbacks only after it.
+
+Whoever asks, grpc's own threads, the timers' thread and gates that wake it from anywhere take turns under one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from msgov.call import Call
+from msgov.pipeline import Pipeline, Segment
+
+from .flight import Flight, tell
+from .port import N, Port
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _turn(act: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    def turn(self: SharedFlight[Any], *args: P.args, **options: P.kwargs) -> R:
+        with self._lock:  # reentrant: a call that is over already lands in the turn that began it
+            self._depth += 1
+            try:
+                result = act(self, *args, **options)
+            finally:
+                self._depth -= 1
+            due: list[Callable[[], None]] = []
+            if self.over and not self._depth:
+                due, self._callbacks = self._callbacks, due
+        tell(due)
+        return result
+
+    return turn
+
+
+class SharedFlight(Flight[N]):
+    """The life of one logical call, watched and steered from many threads."""
+
+    __slots__ = ("_depth", "_lock")
+
+    def __init__(self, port: Port[N], pipeline: Pipeline, segment: Segment, call: Call) -> None:
+        super().__init__(port, pipeline, segment, call)
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    begin = _turn(Flight.begin)
+    cancel = _turn(Flight.cancel)
+    commit = _turn(Flight.commit)
+    hear = _turn(Flight.hear)
+    unhear = _turn(Flight.unhear)
+    done = _turn(Flight.done)
+    _granted = _turn(Flight._granted)
+    _start = _turn(Flight._start)
+    _reached = _turn(Flight._reached)
+    _not_reached = _turn(Flight._not_reached)
+    _landed = _turn(Flight._landed)
+    _replied = _turn(Flight._replied)
+    _late = _turn(Flight._late)
+
+    def _tell(self) -> None:
+        """Wait for the end of the turn."""
