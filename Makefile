@@ -19,8 +19,11 @@ bench: ## Measure what governance costs, beside its peers
 	@scripts/setup .venv-bench all bench
 	@.venv-bench/bin/python -m benchmarks $(ARGS)
 
-campaign: dev ## The long runs, with the references' full numbers
-	@MSGOV_FULL=1 .venv/bin/python -m pytest -q --campaign $(ARGS)
+campaign: dev ## The long runs: every property twenty times as far, the shop for minutes in each of its forms
+	@.venv/bin/python -m pytest -q --campaign --timeout 1800 -m "not server and not docs" tests
+	@for how in "" "--together" "--scenario payment-slow"; do \
+	  .venv/bin/msgov demo --seconds 120 $$how || exit 1; \
+	done
 
 docs: dev ## Build the documentation
 	@scripts/setup .venv all docs

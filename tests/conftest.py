@@ -12,6 +12,7 @@ from msgov.testing import no_leaks
 
 # A busy machine is no defect of the test: examples are bounded in number, not in time.
 settings.register_profile("msgov", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("campaign", settings.get_profile("msgov"), max_examples=2000)
 settings.load_profile("msgov")
 
 pytest_plugins = ("tests.servers.plugin",)
@@ -20,6 +21,12 @@ pytest_plugins = ("tests.servers.plugin",)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make campaign` ask for the full numbers."""
     parser.addoption("--campaign", action="store_true", help="run the long tests with the references' full numbers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Walk the machines twenty times as far in a campaign."""
+    if config.getoption("--campaign"):
+        settings.load_profile("campaign")
 
 
 @pytest.fixture(autouse=True)

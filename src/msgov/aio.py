@@ -273,10 +273,7 @@ class Stream(AsyncIterator[T]):
                     self._leave(Outcome(OK, seconds=clock() - self._started))
                     raise
                 except BaseException as error:  # noqa: BLE001  the plan decides on every error
-                    outcome = self._judged(error)
-                    segment.inner.settle(self._attempt, outcome, clock())
-                    plan = segment.plan
-                    delay = None if plan is None else plan.next(call, tries, outcome, clock())
+                    delay = self._again(error, tries)
                     if delay is None:
                         raise last_error(error, real, tries)  # noqa: B904  a cause of its own must stay
                     if not isinstance(error, Rejected):
@@ -293,6 +290,12 @@ class Stream(AsyncIterator[T]):
             raise
         finally:
             del real
+
+    def _again(self, error: BaseException, tries: int) -> float | None:
+        """Settle the attempt that failed and ask for another; in a frame of its own, which the error does not hold."""
+        outcome, segment = self._judged(error), self._segment
+        segment.inner.settle(self._attempt, outcome, self._clock())
+        return None if segment.plan is None else segment.plan.next(self._call, tries, outcome, self._clock())
 
     async def _pull(self) -> T:
         """Take one item from beneath, within the call's deadline."""

@@ -104,8 +104,10 @@ def outgoing(call: Call, now: float, *, deadline: bool) -> list[tuple[str, str]]
     return headers
 
 
-def incoming(headers: Mapping[str, str], now: float, *, trusted: bool = False, seconds: float | None = None) -> Scope:
-    """Read what came with a call into a scope.
+def incoming(
+    headers: Mapping[str, str], now: float, *, trusted: bool = False, seconds: float | None = None, key: str = ""
+) -> Scope:
+    """Read what came with a call into a scope; `key` says whom it is for.
 
     `seconds` is what the transport's own deadline leaves, where it has one. From an untrusted hop the trace goes on
     as it is, and the attempt allowance is not believed.
@@ -124,6 +126,7 @@ def incoming(headers: Mapping[str, str], now: float, *, trusted: bool = False, s
         deadline=None if left is None else now + left,
         trace=trace,
         attempts_left=int(attempts) if attempts.isascii() and attempts.isdigit() and len(attempts) < 4 else None,
+        key=key,
         baggage=baggage if len(baggage) <= BAGGAGE_LIMIT and _PRINTABLE.fullmatch(baggage) else "",
     )
 

@@ -46,12 +46,14 @@ def test_explain_names_the_layer_of_each_value(rules: Path, monkeypatch: pytest.
 
 
 def test_explain_one_key(rules: Path) -> None:
-    """What stands at it or beneath it."""
-    assert call("explain", "--config", str(rules), "call.payment") == (
-        0,
-        "call.payment.retry.attempts = 2  (file)\n",
-        "",
-    )
+    """What stands at it or beneath it, then the rule with all that it takes from above and from its defaults."""
+    code, told, _ = call("explain", "--config", str(rules), "call.payment")
+    assert code == 0
+    first, *others = told.splitlines()
+    assert first == "call.payment.retry.attempts = 2  (file)"
+    assert "# in force: call.payment/*.deadline: seconds 3.0, floor 0.0" in others
+    assert any(line.startswith("# in force: call.payment/*.retry: attempts 2, base 0.05, ") for line in others)
+    assert not any("call.*" in line for line in others)
 
 
 @pytest.mark.parametrize(("key", "said"), [("nowhere", "nothing is set at nowhere"), ("a..b", "parts joined by dots")])

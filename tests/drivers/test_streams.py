@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from msgov import aio, scope, sync
-from msgov.call import IGNORED, OK, TRANSIENT, Call
+from msgov.call import IGNORED, OK, TRANSIENT, Call, Outcome
 from msgov.errors import DeadlineExceeded, Rejected, RuleError
 from msgov.pipeline import Pipeline
 from msgov.resilience import Bulkhead, BulkheadRule, Deadline
@@ -177,6 +177,44 @@ def test_dropped_stream_is_settled_by_the_next_walk(colour: Colour) -> None:
             assert next(other) == 1
             assert bulkhead.inflight == 1
     assert bulkhead.inflight == 0
+
+
+def test_stream_dropped_after_a_retry_goes_by_reference_count_too(colour: Colour) -> None:
+    """The failure of its first attempt must not tie a knot round it that only the collector undoes."""
+    bulkhead, tries = Bulkhead(BulkheadRule(limit=1)), list[str]()
+
+    def opener() -> Iterator[object]:
+        tries.append("try")
+        if len(tries) == 1:
+            raise ConnectionError
+        yield 1
+
+    pipeline = Pipeline([Forgetful(2, apart=0.0), bulkhead])
+    gc.collect()
+    gc.disable()
+    try:
+        if isinstance(colour, Aio):
+
+            async def scene() -> None:
+                await anext(aio.stream(pipeline, _async(opener))(Call("shop")))
+
+            run(scene())
+        else:
+            next(sync.stream(pipeline, lambda call: opener())(Call("shop")))
+        pipeline.flat.inner.leave(Call("next"), [], Outcome(OK), 0.0)
+    finally:
+        gc.enable()
+    assert (len(tries), bulkhead.inflight) == (2, 0)
+
+
+class Forgetful(Again):
+    """A plan that keeps no outcome, for it would keep the error."""
+
+    def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:
+        """Say when, and forget."""
+        delay = super().next(call, tries, outcome, now)
+        self.asked.clear()
+        return delay
 
 
 def test_dropped_streams_are_drained_however_many_they_are(colour: Colour) -> None:

@@ -168,10 +168,15 @@ def test_object_with_an_async_call_is_governed_as_async() -> None:
     """What counts is what calling it gives."""
 
     class Client:
+        calls = 0
+
         async def __call__(self, number: int) -> int:
+            self.calls += 1
+            if self.calls == 1:
+                raise ConnectionError
             return number + 1
 
-    governed = policies(Breaker())(Client())
+    governed = policies(Retry(AT_ONCE, dice=NOUGHT))(Client())
     assert run(_later(lambda: governed(1))) == 2
 
 

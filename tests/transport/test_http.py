@@ -4,191 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import importlib
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
 from msgov import scope
 from msgov.call import Call, Outcome
-from msgov.errors import BulkheadFull, DeadlineExceeded, DeadlineSpent, MissingExtra, RateLimited, RuleError
-from msgov.pipeline import Policy
+from msgov.errors import (
+    BulkheadFull,
+    MissingExtra,
+    RateLimited,
+    RuleError,
+)
 from msgov.policy import Plan
 from msgov.resilience.breaker import Breaker, BreakerRule
-from msgov.resilience.bulkhead import Bulkhead, BulkheadRule
-from msgov.resilience.deadline import Deadline
 from msgov.resilience.fallback import Fallback
 from msgov.resilience.retry import Retry, RetryRule
-from msgov.testing import LoadedDice
 from msgov.transport import http as transports
-from msgov.transport.http import AsyncTransport, ClientEdge, Transport
+from msgov.transport.http import ClientEdge
+from tests.transport.asking import KINDS, Asking, Shop, World, closed_port, on
 from tests.transport.grpc.gates import Pick
-from tests.transport.web import TRACE, No, Seen, governed, serving, silent, until
-
-KINDS = [(library, colour) for library in ("httpx", "httpx2") for colour in ("asyncio", "blocking")]
-
-
-class Shop:
-    """A plain ASGI application: answers, fails so many times first, drips, or says nothing."""
-
-    def __init__(self) -> None:
-        self.fails = 0
-        self.asked: list[dict[str, Any]] = []
-        self.left = 0
-        self.refusal: list[tuple[bytes, bytes]] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        self.asked.append(headers | {"method": scope["method"], "path": scope["path"], "body": body.decode()})
-        path = scope["path"]
-        if self.fails:
-            self.fails -= 1
-            await self.say(send, 503, b"not now", *self.refusal)
-        elif path.startswith("/status/"):
-            await self.say(send, int(path[8:]), b"as asked", (b"retry-after", b"7"))
-        elif path == "/silent":
-            await self.gone(receive)
-        elif path in ("/drip", "/breaks"):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"drop", "more_body": True})
-            if path == "/breaks":
-                raise ConnectionAbortedError
-            await self.drip(receive, send)
-        else:
-            await self.say(send, 201 if path == "/made" else 200, b"yes")
-
-    @staticmethod
-    async def say(send: Any, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-        head = [(b"content-length", str(len(body)).encode()), *headers]
-        await send({"type": "http.response.start", "status": status, "headers": head})
-        await send({"type": "http.response.body", "body": body})
-
-    async def gone(self, receive: Any) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.left += 1
-
-    async def drip(self, receive: Any, send: Any) -> None:
-        left = asyncio.create_task(self.gone(receive))
-        try:
-            while not left.done():
-                await send({"type": "http.response.body", "body": b"drop", "more_body": True})
-                await asyncio.wait([left], timeout=0.02)
-        finally:
-            left.cancel()
-
-
-class Asking:
-    """A client of either colour, asked from a loop: the blocking one works in a thread."""
-
-    def __init__(self, library: str, colour: str, edge: ClientEdge, inner: Any = None) -> None:
-        self.library: Any = importlib.import_module(library)
-        self.aio = colour == "asyncio"
-        lib, one = self.library, self.library.Limits(max_connections=1)
-        if self.aio:
-            self.transport: Any = AsyncTransport(inner or lib.AsyncHTTPTransport(limits=one), edge)
-            self.client: Any = lib.AsyncClient(transport=self.transport, base_url=f"http://{edge.target}", timeout=5)
-        else:
-            self.transport = Transport(inner or lib.HTTPTransport(limits=one), edge)
-            self.client = lib.Client(transport=self.transport, base_url=f"http://{edge.target}", timeout=5)
-
-    async def run(self, name: str, of: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.aio:
-            return await getattr(of, {"read": "aread", "close": "aclose"}.get(name, name))(*args, **kwargs)
-        return await asyncio.to_thread(getattr(of, name), *args, **kwargs)
-
-    async def ask(self, method: str, path: str, **kwargs: Any) -> Any:
-        return await self.run("request", self.client, method, path, **kwargs)
-
-    async def open(self, method: str, path: str, **kwargs: Any) -> Any:
-        return await self.run("send", self.client, self.client.build_request(method, path, **kwargs), stream=True)
-
-    async def read(self, response: Any) -> bytes:
-        found: bytes = await self.run("read", response)
-        return found
-
-    async def close(self, response: Any) -> None:
-        await self.run("close", response)
-
-    def stream(self, *parts: bytes) -> Any:
-        """Make a body that can be had only once."""
-
-        async def later() -> AsyncIterator[bytes]:
-            for part in parts:
-                yield part
-
-        return later() if self.aio else iter(parts)
-
-
-@dataclass
-class World:
-    """A shop behind a client, and what stands between."""
-
-    shop: Shop
-    asking: Asking
-    port: int
-    outer: Seen
-    inner: Seen
-
-    def settled(self) -> None:
-        assert (self.outer.inside, self.inner.inside) == (0, 0)
-
-
-Test: TypeAlias = Callable[[World], Coroutine[Any, Any, None]]
-Policies: TypeAlias = Callable[[World], tuple[Policy, ...]]
-
-
-def usual(w: World) -> tuple[Policy, ...]:
-    """Attempts and a pick, with something that looks on at both sides of the seam."""
-    retry = Retry(RetryRule(base=0.001, overloaded_base=0.001, patience=0.0), dice=LoadedDice(0.0, cycle=True))
-    return w.outer, retry, Pick(w.port), w.inner
-
-
-def on(policies: Policies = usual) -> Callable[[Test], Callable[[str, str], None]]:
-    """Run a test for both libraries and both colours, behind these policies."""
-
-    def decorate(test: Test) -> Callable[[str, str], None]:
-        @pytest.mark.parametrize(("library", "colour"), KINDS)
-        def runner(library: str, colour: str) -> None:
-            async def main() -> None:
-                shop = Shop()
-                async with serving(shop) as port:
-                    chosen: list[tuple[Policy, ...]] = []
-                    edge = ClientEdge(target="catalog", policies=lambda _: chosen[0])
-                    w = World(shop, Asking(library, colour, edge), port, Seen(), Seen())
-                    chosen.append(policies(w))
-                    try:
-                        await test(w)
-                    finally:
-                        await w.asking.run("close", w.asking.client)
-                    w.settled()
-
-            asyncio.run(asyncio.wait_for(main(), 20))
-
-        runner.__doc__ = test.__doc__
-        runner.__name__ = test.__name__
-        return runner
-
-    return decorate
-
-
-def closed_port() -> int:
-    """Find a port at which nobody listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
+from tests.transport.web import (
+    TRACE,
+    No,
+    governed,
+    serving,
+    until,
+)
 
 # Where it goes and what it carries.
 
@@ -441,157 +287,6 @@ async def test_a_fallback_that_is_no_response_is_told_apart(w: World) -> None:
     for _ in range(2):
         with pytest.raises(RuleError, match="spare"):
             await w.asking.ask("GET", "/status/503")
-
-
-# Streams.
-
-
-@on(lambda w: (w.outer, Bulkhead(BulkheadRule(limit=1)), Pick(w.port), w.inner))
-async def test_a_streamed_reply_holds_its_tickets_until_it_is_closed(w: World) -> None:
-    """A bulkhead counts what is under way, and a stream is, until its end."""
-    response = await w.asking.open("GET", "/drip")
-    assert (w.outer.inside, w.inner.inside) == (1, 1)
-    with pytest.raises(BulkheadFull):
-        await w.asking.ask("GET", "/orders")
-    await w.asking.close(response)
-    assert w.inner.ends == [("IGNORED", "closed")]
-    w.settled()
-    assert (await w.asking.ask("GET", "/orders")).status_code == 200
-    await until(lambda: w.shop.left == 1)
-
-
-@on(lambda w: (w.outer, Pick(w.port), w.inner))
-async def test_a_stream_that_is_read_to_its_end_went_well(w: World) -> None:
-    """Its time is that of the whole."""
-    response = await w.asking.open("GET", "/orders")
-    assert w.inner.inside == 1
-    await asyncio.sleep(0.05)
-    assert await w.asking.read(response) == b"yes"
-    assert w.outer.ends == w.inner.ends == [("OK", "200")]
-    assert min(o.seconds for o in w.outer.outcomes + w.inner.outcomes) > 0.049
-
-
-@on(lambda w: (w.outer, Retry(RetryRule(base=0.001)), Pick(w.port), w.inner))
-async def test_a_stream_that_breaks_off_failed_and_is_not_begun_again(w: World) -> None:
-    """A part of it has been handed out."""
-    with silent("uvicorn.error"):
-        response = await w.asking.open("GET", "/breaks")
-        with pytest.raises(w.asking.library.RemoteProtocolError):
-            await w.asking.read(response)
-    assert w.outer.ends == w.inner.ends == [("TRANSIENT", "RemoteProtocolError")]
-    assert len(w.shop.asked) == 1
-
-
-@on(lambda w: (w.outer, Pick(w.port), w.inner))
-async def test_a_stream_that_is_dropped_is_settled_all_the_same(w: World) -> None:
-    """Late but surely: by the collector and the next request, and its connection is free again."""
-    response = await w.asking.open("GET", "/drip")
-    del response
-    # The thread that made it may hold it a moment longer.
-    await until(lambda: gc.collect() is not None and (w.asking.transport.dropped or w.inner.outcomes))
-    assert (await w.asking.ask("GET", "/orders")).status_code == 200
-    assert w.inner.ends == [("IGNORED", "abandoned"), ("OK", "200")]
-
-
-@pytest.mark.parametrize(("library", "colour"), KINDS)
-def test_a_reply_that_is_there_already_holds_nothing(library: str, colour: str) -> None:
-    """Nobody reads the body of a reply from memory, so nobody would end it."""
-
-    async def main() -> None:
-        lib: Any = importlib.import_module(library)
-        seen = Seen()
-        edge = ClientEdge(target="catalog", policies=lambda _: (seen,))
-        asking = Asking(library, colour, edge, lib.MockTransport(lambda _: lib.Response(200, content=b"yes")))
-        assert (await asking.ask("GET", "/a")).content == b"yes"
-        assert (seen.inside, seen.ends) == (0, [("OK", "200")])
-        await asking.run("close", asking.client)
-
-    asyncio.run(main())
-
-
-# Deadlines.
-
-
-@on(lambda w: (w.outer, Deadline(0.25), Retry(RetryRule(base=0.001)), Pick(w.port), w.inner))
-async def test_a_deadline_bounds_the_wait_for_a_reply(w: World) -> None:
-    """In all, whatever timeouts the client has; the callee sees the caller go."""
-    began = asyncio.get_running_loop().time()
-    with pytest.raises(DeadlineExceeded):
-        await w.asking.ask("GET", "/silent")
-    assert 0.23 < asyncio.get_running_loop().time() - began < 0.6
-    assert int(w.shop.asked[0]["msgov-deadline-ms"]) <= 250
-    await until(lambda: w.shop.left == 1)
-    assert w.outer.ends == [("TRANSIENT", "deadline_exceeded")]
-
-
-@on(lambda w: (w.outer, Deadline(0.25), Pick(w.port), w.inner))
-async def test_a_deadline_bounds_a_body_that_drips(w: World) -> None:
-    """Each part comes in time, and all of it never would."""
-    began = asyncio.get_running_loop().time()
-    with pytest.raises(DeadlineExceeded):
-        await w.asking.ask("GET", "/drip")
-    assert 0.23 < asyncio.get_running_loop().time() - began < 0.6
-    assert w.outer.ends == w.inner.ends == [("TRANSIENT", "deadline_exceeded")]
-
-
-@on()
-async def test_the_scopes_deadline_holds_without_a_policy(w: World) -> None:
-    """Whoever serves a request with little time left must not wait longer for what it asks."""
-    began = asyncio.get_running_loop().time()
-    with scope.within(0.2), pytest.raises(DeadlineExceeded):
-        await w.asking.ask("GET", "/silent", timeout=None)
-    assert asyncio.get_running_loop().time() - began < 0.6
-    with scope.within(0.0), pytest.raises(DeadlineSpent):
-        await w.asking.ask("GET", "/orders")
-    assert [asked["path"] for asked in w.shop.asked] == ["/silent"]
-
-
-# Both ways out that only asyncio has.
-
-
-@pytest.mark.parametrize("library", ["httpx", "httpx2"])
-@pytest.mark.parametrize("path", ["/silent", "/drip"])
-def test_a_cancelled_call_closes_its_connection(library: str, path: str) -> None:
-    """The callee sees the caller go; the only connection is free for the next."""
-
-    async def main() -> None:
-        shop, seen = Shop(), Seen()
-        async with serving(shop) as port:
-            pick = Pick(port)
-            asking = Asking(library, "asyncio", ClientEdge(target="catalog", policies=lambda _: (seen, pick)))
-            task = asyncio.create_task(asking.ask("GET", path))
-            await until(lambda: shop.asked)
-            await asyncio.sleep(0.05)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert (seen.inside, [verdict for verdict, _ in seen.ends]) == (0, ["IGNORED"])
-            assert (await asking.ask("GET", "/orders")).status_code == 200
-            await asking.run("close", asking.client)
-
-    asyncio.run(asyncio.wait_for(main(), 20))
-
-
-@pytest.mark.parametrize("library", ["httpx", "httpx2"])
-def test_a_call_cancelled_between_two_attempts_gives_its_connection_back(library: str) -> None:
-    """The reply of the first attempt is open while the second is awaited."""
-
-    async def main() -> None:
-        shop, seen = Shop(), Seen()
-        shop.fails = 9
-        async with serving(shop) as port:
-            policies = (Retry(RetryRule(base=30, cap=30), dice=LoadedDice(0.99, cycle=True)), Pick(port), seen)
-            asking = Asking(library, "asyncio", ClientEdge(target="catalog", policies=lambda _: policies))
-            task = asyncio.create_task(asking.ask("GET", "/orders"))
-            await until(lambda: seen.outcomes)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            shop.fails = 0
-            assert (await asking.ask("GET", "/orders")).status_code == 200
-            await asking.run("close", asking.client)
-
-    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 # The clients that are made for you.

@@ -77,7 +77,7 @@ class Talk:
 async def test_a_ticket_is_held_while_it_is_open() -> None:
     """What is open takes room, however little it says."""
     talk, seen, server = Talk(), Seen(), Server(CONNECT, SENT)
-    task = asyncio.create_task(governed(talk.app, seen)(socket(), server.receive, server.send))  # type: ignore[arg-type]
+    task = asyncio.create_task(governed(talk.app, seen)(socket(), server.receive, server.send))
     await until(lambda: len(server.sent) == 2)
     assert (seen.inside, server.sent[1]["text"]) == (1, "HI")
     server.told.put_nowait(GONE)
@@ -91,7 +91,7 @@ async def test_no_deadline_ends_it() -> None:
     """Neither the edge's default nor a policy's: it is meant to stay."""
     talk, seen, server = Talk(), Seen(), Server(CONNECT)
     app = governed(talk.app, Deadline(0.05), seen, default_deadline=0.05)
-    task = asyncio.create_task(app(socket(), server.receive, server.send))  # type: ignore[arg-type]
+    task = asyncio.create_task(app(socket(), server.receive, server.send))
     await asyncio.sleep(0.2)
     server.told.put_nowait(SENT)
     await until(lambda: len(server.sent) == 2)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, cast
 
@@ -37,6 +38,11 @@ CHORE = 1.0  # seconds between two looks at the lag
 FORGET = 60.0  # seconds between two clearings of the inbox
 
 
+def _nothing(call: Call) -> AbstractContextManager[object]:
+    """Stand round nothing."""
+    return contextlib.nullcontext()
+
+
 class Consumer:
     """Hands each message of a topic to a handler, from `__aenter__` to `__aexit__`.
 
@@ -51,6 +57,7 @@ class Consumer:
         key: The business key, unique beside the message's own id: the name of a field of the JSON body, or a function
             of the message. A message without it is dead-lettered.
         pipeline: The policies round the handler.
+        around: Entered round the handler, in its own task: a tracer makes its span current there.
         rule: How to work; a new one may be set at any time.
 
     Messages of one key are handled one after the other, in order; others beside them, up to `rule.concurrency`. A
@@ -76,6 +83,7 @@ class Consumer:
         database: Transactions | None = None,
         key: Key | None = None,
         pipeline: Pipeline | None = None,
+        around: Callable[[Call], AbstractContextManager[object]] = _nothing,
         rule: ConsumerRule | None = None,
         observers: Observers | None = None,
         clock: Clock = monotonic,
@@ -102,9 +110,9 @@ class Consumer:
         self._handler = handler
         self._database = database
         self._key = key
-        self._pipeline = pipeline or Pipeline()
-        self._governed = aio.govern(self._pipeline, self._bounded, clock=clock)
         self._clock = clock
+        self._around = around
+        self.pipeline = pipeline or Pipeline()
         self._now = now
         self._chance = chance or dice()
         self._running: set[asyncio.Task[None]] = set()
@@ -113,6 +121,16 @@ class Consumer:
         self._freed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._looked = self._forgot = -float("inf")
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The policies round the handler; another one governs the messages that are fetched from then on."""
+        return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._governed = aio.govern(pipeline, self._bounded, clock=self._clock)
 
     @property
     def live(self) -> bool:
@@ -261,7 +279,13 @@ class Consumer:
         return message.having({wire.ATTEMPT: str(delivery.attempt)})
 
     async def _bounded(self, call: Call) -> object:
-        return await aio.bounded(self._once, call, self._clock)
+        here = scope.current.get()
+        token = scope.current.set(here.having(trace=call.trace))  # what the handler does belongs to the call's own span
+        try:
+            with self._around(call):
+                return await aio.bounded(self._once, call, self._clock)
+        finally:
+            scope.current.reset(token)
 
     async def _once(self, call: Call) -> object:
         """Run the handler in its transaction, unless the inbox knows the message."""

@@ -11,6 +11,7 @@ from msgov.messaging.bus import Bus
 from msgov.messaging.consumer import Consumer, Handler, Key
 from msgov.messaging.relay import Relay
 from msgov.observability.edges import Messages
+from msgov.observability.spans import attached
 from msgov.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Subscriptions:
             if service.store is not None:
                 relay = Relay(service.store, bus, name=service.name, observers=service.observers, clock=service.clock)
                 self.relay = await stack.enter_async_context(relay)
+            edge = Messages("consumer", system=service.bus_kind)
             for each in self._wanted:
-                edge = Messages("consumer", system=service.bus_kind, group=each.group)
                 consumer = Consumer(
                     bus,
                     each.topic,
@@ -71,12 +72,22 @@ class Subscriptions:
                     database=service.store,
                     key=each.key,
                     pipeline=Pipeline(service.compose.consumer(each.topic, edge)),
+                    around=attached,
                     observers=service.observers,
                     clock=service.clock,
                 )
                 self.consumers.append(await stack.enter_async_context(consumer))
+
+            def changed(*_: object) -> None:
+                for consumer in self.consumers:
+                    policies = service.compose.consumer(consumer.topic, edge)
+                    if policies != consumer.pipeline.policies:
+                        consumer.pipeline = Pipeline(policies)
+
+            end = service.config.listen("consumer", changed)
             try:
                 yield
             finally:
+                end()
                 self.consumers = []
         self.relay = None

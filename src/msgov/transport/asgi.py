@@ -7,60 +7,28 @@ Its tickets are held until the reply has ended, broken off, or lost its reader.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from msgov import aio, wire
+from msgov import aio
 from msgov import scope as scopes
 from msgov.call import IGNORED, TRANSIENT, Call, Outcome
-from msgov.clock import Clock, monotonic
-from msgov.errors import DeadlineExceeded, MsgovError, RuleError
+from msgov.errors import DeadlineExceeded, MsgovError
 from msgov.pipeline import Pipeline, Policy
 from msgov.policy import AsyncHandler, classify
 from msgov.transport import friendly
 from msgov.transport.exchange import BodyRefused, Exchange, Replied
-from msgov.transport.limits import App, Headers, Limits, Receive, Scope, Send, oversized, wrong
+from msgov.transport.incoming import HttpEdge, received
+from msgov.transport.limits import App, Limits, Receive, Scope, Send, oversized, wrong
 from msgov.transport.problem import Refusal, refusal
 from msgov.transport.rounds import Round
-from msgov.transport.routes import UNKNOWN, Routes
+from msgov.transport.routes import Routes
 from msgov.transport.socket import Socket
 
 __all__ = ["App", "HttpEdge", "Limits", "Middleware"]
 
 _log = logging.getLogger("msgov.asgi")
 _SHAPES = 1000  # handlers kept: shapes change with the rules, and old ones are let go
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpEdge:
-    """How an ASGI application is governed.
-
-    `policies` gives those of "VERB /path", the same tuple until their shape changes. A request without a deadline gets
-    `default_deadline` seconds, 15 by default, and none once it replies with an event stream; a longer one than
-    `longest_deadline`, 60 by default, is cut. `trusted` tells by its address which peer is believed: its attempt
-    allowance, and, with `hops` proxies in front, the X-Forwarded-For that they append to. Otherwise the peer of the
-    socket is whom a request is for; let no server rewrite it (uvicorn: `proxy_headers=False`). Raises `RuleError`.
-    """
-
-    service: str
-    policies: Callable[[str], tuple[Policy, ...]]
-    default_deadline: float = 15.0
-    longest_deadline: float = 60.0
-    limits: Limits = field(default_factory=Limits)
-    trusted: Callable[[str], bool] = field(default=lambda peer: False)
-    hops: int = 0
-    clock: Clock = monotonic
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not 0 < self.default_deadline <= self.longest_deadline <= wire.LONGEST:
-            raise RuleError.at(
-                "default_deadline", self.default_deadline, f"above 0, at most longest_deadline, {wire.LONGEST:g} s"
-            )
-        if not 0 <= self.hops <= 16:
-            raise RuleError.at("hops", self.hops, "0 to 16 proxies")
 
 
 class Middleware:
@@ -98,7 +66,7 @@ class Middleware:
             await _answer(send, Refusal("headers_too_large", close=_closable(scope)))
             return
         headers = dict(reversed(scope["headers"]))
-        call, around, told = _received(edge, scope, scope["method"], headers)
+        call, around, told = received(edge, scope, scope["method"], headers)
         refused = wrong(headers, scope, edge.limits)
         if refused:
             await _answer(send, Refusal(refused, trace=call.trace, close=_closable(scope)))
@@ -113,7 +81,8 @@ class Middleware:
         exchange.begin()
         try:
             reply = await self._handler(f"{scope['method']} {scope['path']}")(call)
-            await _replied(exchange, reply)
+            if reply is not exchange:
+                await _replied(exchange, reply)
         except Replied:
             await exchange.flush()
         except asyncio.CancelledError:
@@ -128,7 +97,7 @@ class Middleware:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the tickets of a WebSocket for as long as it is open; no deadline ends it."""
         edge = self.edge
-        call, around, _ = _received(edge, scope, "GET", dict(reversed(scope["headers"])))
+        call, around, _ = received(edge, scope, "GET", dict(reversed(scope["headers"])))
         socket = call.context = Socket(call, scope, receive, send)
         if oversized(scope, edge.limits):
             await socket.deny(Refusal("headers_too_large"))
@@ -195,7 +164,7 @@ def judge(call: Call, error: BaseException) -> Outcome:
 
 async def _replied(exchange: Exchange, reply: object) -> None:
     """Let a substitute's answer be the reply, where nothing of the application's own is out already."""
-    if reply is exchange or exchange.started or exchange.gone:
+    if exchange.started or exchange.gone:
         return
     if not callable(reply):
         raise TypeError(f"a fallback answers with an ASGI application, such as a response, not {type(reply).__name__}")
@@ -222,69 +191,6 @@ async def _failed(exchange: Exchange, call: Call, error: Exception, send: Send) 
         return
     exchange.drop()
     await _answer(send, answer)
-
-
-def _received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -> tuple[Call, scopes.Scope, bool]:
-    """Make the `Call` of a request, and the scope that its headers give; say whether the deadline is the caller's."""
-    now = edge.clock()
-    headers = Headers(raw)
-    client = scope.get("client")
-    peer: str = client[0] if client else ""
-    trusted = edge.trusted(peer)
-    key = _whom(peer if not (trusted and edge.hops) else _forwarded(scope, edge.hops) or peer)
-    deadline: float | None = None
-    if _SAID.isdisjoint(raw):
-        around = scopes.Scope(deadline=now + edge.default_deadline, key=key)
-    else:
-        said = wire.incoming(headers, now, trusted=trusted)
-        deadline = said.deadline
-        around = scopes.Scope(
-            deadline=now + (edge.default_deadline if deadline is None else min(deadline - now, edge.longest_deadline)),
-            trace=said.trace,
-            attempts_left=said.attempts_left,
-            key=key,
-            baggage=said.baggage,
-        )
-    call = Call(
-        edge.service,
-        f"{verb} {UNKNOWN}",
-        deadline=around.deadline,
-        key=key,
-        metadata=headers,
-        attempts_left=around.attempts_left,
-    )
-    call.trace = around.trace
-    return call, around, deadline is not None
-
-
-_SAID = frozenset(  # what `wire.incoming` reads: most requests from outside carry none of it
-    name.encode()
-    for name in (
-        wire.TRACEPARENT,
-        wire.BAGGAGE,
-        wire.DEADLINE,
-        wire.ENVOY_DEADLINE,
-        wire.GRPC_TIMEOUT,
-        wire.ATTEMPTS_LEFT,
-    )
-)
-
-
-def _forwarded(scope: Scope, hops: int) -> str:
-    """Return whom the outermost of our proxies saw: the entry that it appended, counted from the right."""
-    told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-    entries = told.decode("latin-1").split(",")
-    return entries[-hops].strip() if len(entries) >= hops else ""
-
-
-def _whom(peer: str) -> str:
-    """Return whom a request is for: an IPv4 address, or the /64 that an IPv6 host has to itself."""
-    if ":" not in peer:
-        return peer
-    try:
-        return str(ipaddress.ip_network((peer.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return peer
 
 
 def _closable(scope: Scope) -> bool:

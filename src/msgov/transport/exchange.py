@@ -100,7 +100,7 @@ class Exchange:
         self._here()
 
     def _here(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._round.loop)  # on 3.11 to look for the loop costs twice as much
         assert task is not None  # noqa: S101  a coroutine is awaited in a task
         self._task = task
         self._cancelling = task.cancelling()
@@ -143,20 +143,26 @@ class Exchange:
         except asyncio.CancelledError as cancelled:
             if self._why not in ("late", "slow"):
                 raise
-            why, self._why = self._why, ""
+            error = self._overdue()
+            self._why = ""
             if self._task.uncancel() > self._cancelling:
                 raise
-            if why == "slow":
-                raise BodyRefused("body_too_slow") from cancelled
-            raise DeadlineExceeded(f"no reply in {self._clock() - self._since:.3f} s") from cancelled
+            raise error from cancelled
         finally:
             self._left = True
         if not self.complete:
             if self.gone:
                 raise Left
+            if self._why:  # it swallowed the cancellation
+                raise self._overdue()
             raise RuntimeError("the application returned in the middle of its reply" if self.started else _SILENT)
         if self.status >= 400:
             raise Replied(self.status)
+
+    def _overdue(self) -> MsgovError:
+        if self._why == "slow":
+            return BodyRefused("body_too_slow")
+        return DeadlineExceeded(f"no reply in {self._clock() - self._since:.3f} s")
 
     @property
     def starved(self) -> bool:
@@ -165,8 +171,8 @@ class Exchange:
 
     @property
     def own(self) -> bool:
-        """Whether a reply is held back that is more than what a framework says of an error by default."""
-        return self._held is not None and self._held[-1].get("body") != b"Internal Server Error"
+        """Whether a whole reply is held back that says more than a framework does of an error by default."""
+        return self.complete and self._held is not None and self._held[-1].get("body") != b"Internal Server Error"
 
     async def flush(self) -> None:
         """Send a reply that was held back."""
@@ -188,7 +194,7 @@ class Exchange:
             kept, self._kept = self._kept, None
             if kept is not None:
                 return self._taken(kept)
-            if self.gone or self.complete:
+            if self.gone or self.complete or self._why:
                 return {"type": "http.disconnect"}
             if self._reader is None and not self._whole:
                 self._direct += 1

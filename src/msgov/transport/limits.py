@@ -6,9 +6,12 @@ The limits that show only while a body arrives are kept by `exchange`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar, overload
 
 from msgov.rule import field, rule
+
+T = TypeVar("T")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,6 +51,15 @@ class Headers(Mapping[str, str]):
         """Return a header by its lower-case name."""
         return self.raw[name.encode("latin-1", "replace")].decode("latin-1")
 
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: T) -> str | T: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        """Return a header, or `default`: without the error that a mapping's own `get` raises and catches."""
+        value = self.raw.get(name.encode("latin-1", "replace"))
+        return default if value is None else value.decode("latin-1")
+
     def __iter__(self) -> Iterator[str]:
         """Go through the names."""
         return (name.decode("latin-1") for name in self.raw)
@@ -60,10 +72,7 @@ class Headers(Mapping[str, str]):
 def oversized(scope: Scope, limits: Limits) -> bool:
     """Say whether the headers are too many or too large."""
     pairs = scope["headers"]
-    size = 0
-    for name, value in pairs:
-        size += len(name) + len(value)
-    return size > limits.header_bytes or len(pairs) > limits.headers
+    return len(pairs) > limits.headers or sum(map(len, chain.from_iterable(pairs))) > limits.header_bytes
 
 
 def wrong(headers: dict[bytes, bytes], scope: Scope, limits: Limits) -> str:

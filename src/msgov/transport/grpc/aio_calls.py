@@ -7,27 +7,27 @@ never at the call.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, cast
 
 import grpc
 import grpc.aio
 
-from msgov.clock import monotonic
 from msgov.errors import MsgovError
 
 from . import status
+from .aio_method import AioMethod, Native
 from .flight import Flight
 
-EOF_MARK = grpc.aio.EOF
-Native = Any  # one of the four native call classes: what they share is no public type
+EOF = grpc.aio.EOF
 
 
 class _Answers:
     """What all four call objects answer alike, from the flight."""
 
-    _flight: Flight[Native]
-    _loop: asyncio.AbstractEventLoop
+    def __init__(self, flight: Flight[Native]) -> None:
+        self._flight = flight
 
     def cancel(self) -> bool:
         """Cancel the call, whichever attempt is under way; False when it was over."""
@@ -47,22 +47,25 @@ class _Answers:
     def time_remaining(self) -> float | None:
         """Return the seconds left until the deadline."""
         deadline = self._flight.call.deadline
-        return None if deadline is None else max(0.0, deadline - monotonic())
+        return None if deadline is None else max(0.0, deadline - self._flight.port.clock())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call back with this call when the outcome is final; at once if it is."""
-        self._flight.done(_Told(self, callback))
+        """Call back with this call when the outcome is final; at once if it is.
+
+        The callback does not keep the call: a stream that is dropped ends, whoever wanted to hear of its end. It then
+        gets another object over the same call.
+        """
+        kept, made, flight = weakref.ref(self), type(self), self._flight
+        self._flight.done(lambda: callback(kept() or made(flight)))
 
     async def initial_metadata(self) -> Any:
         """Return the current attempt's initial metadata; no retry happens once it was handed out."""
-        flight = self._flight
         while True:
             native = await self._attempt()
             if native is None:
                 return grpc.aio.Metadata()
             found = await native.initial_metadata()
-            if native is flight.native:
-                flight.committed = True
+            if self._flight.commit(native):
                 return found
 
     async def trailing_metadata(self) -> Any:
@@ -81,9 +84,7 @@ class _Answers:
             return grpc.StatusCode.OK
         if flight.native is not None:
             return cast("grpc.StatusCode", await flight.native.code())
-        if isinstance(flight.error, asyncio.CancelledError):
-            return grpc.StatusCode.CANCELLED
-        return status.refusal(flight.error or MsgovError(""), began=False, trace_id="").code
+        return status.told(flight.error)
 
     async def details(self) -> str:
         """Return the final status's details."""
@@ -91,7 +92,15 @@ class _Answers:
         flight = self._flight
         if flight.native is not None and not flight.answered:
             return cast("str", await flight.native.details()) or ""
-        return "" if flight.error is None else str(flight.error)
+        return "" if flight.error is None else status.text(flight.error)
+
+    async def debug_error_string(self) -> str | None:
+        """Return what grpc's core says of the final attempt."""
+        await self._final()
+        flight = self._flight
+        if flight.native is not None and not flight.answered:
+            return cast("str | None", await flight.native.debug_error_string())
+        return ""
 
     async def wait_for_connection(self) -> None:
         """Wait until the current attempt is connected."""
@@ -101,15 +110,17 @@ class _Answers:
 
     async def _change(self) -> None:
         """Wait until another attempt begins or all is over."""
-        changed = self._loop.create_future()
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def heard() -> None:
             if not changed.done():
                 changed.set_result(None)
 
-        flight = self._flight
-        flight.hear(heard)
-        await changed
+        self._flight.hear(heard)
+        try:
+            await changed
+        finally:
+            self._flight.unhear(heard)
 
     async def _attempt(self) -> Native | None:
         """Return the attempt under way, waiting for the next one where there is none; None when all is over without."""
@@ -123,45 +134,39 @@ class _Answers:
             await self._change()
 
 
-class _Told:
-    __slots__ = ("_call", "_callback")
-
-    def __init__(self, call: object, callback: Callable[[Any], None]) -> None:
-        self._call = call
-        self._callback = callback
-
-    def __call__(self) -> None:
-        self._callback(self._call)
-
-
 class UnaryUnaryCall(_Answers, grpc.aio.UnaryUnaryCall[Any, Any]):
     """A governed unary call: under way from the start, dropped or awaited; awaited twice it gives the same answer."""
-
-    def __init__(self, flight: Flight[Native], loop: asyncio.AbstractEventLoop) -> None:
-        self._flight = flight
-        self._loop = loop
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the reply; raises the last attempt's error, or the `Rejected` that stopped the call."""
         flight = self._flight
         try:
             while True:
-                inner = flight.native
-                if flight.answered:
-                    return flight.reply
-                if flight.over and flight.error is not None:
-                    raise flight.error
-                if inner is None:
+                native = flight.native
+                if flight.over:
+                    if flight.error is not None:
+                        raise flight.error
+                    if flight.answered:
+                        return flight.reply
+                elif native is None:
                     yield from self._change().__await__()
                     continue
                 try:
-                    return (yield from inner.__await__())
+                    return (yield from native.__await__())  # type: ignore[union-attr]  # there is one: it is not over, or well
                 except grpc.aio.AioRpcError:
-                    if not flight.over and flight.native is inner:
+                    if flight.over and flight.error is None and not flight.answered:
+                        raise
+                    if not flight.over and flight.native is native:
                         yield from self._change().__await__()  # the callback comes with the next turn
+                except Exception as error:  # noqa: BLE001  grpc could not begin it, and would never say that it is over
+                    if flight.over:
+                        raise
+                    flight.fail(native, error)
         except asyncio.CancelledError:
             flight.cancel()
             raise
+        finally:
+            del self, flight  # the error's traceback holds this frame
 
 
 class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
@@ -170,10 +175,6 @@ class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
     Dropped early, it is cancelled by reference count: grpc.aio itself would leave the server sending.
     """
 
-    def __init__(self, flight: Flight[Native], loop: asyncio.AbstractEventLoop) -> None:
-        self._flight = flight
-        self._loop = loop
-
     def __aiter__(self) -> AsyncIterator[Any]:
         """Return itself."""
         return self
@@ -181,7 +182,7 @@ class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
     async def __anext__(self) -> Any:
         """Return the next message."""
         message = await self.read()
-        if message is EOF_MARK:
+        if message is EOF:
             raise StopAsyncIteration
         return message
 
@@ -194,43 +195,45 @@ class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
                 if native is None:
                     if flight.error is not None:
                         raise flight.error
-                    return EOF_MARK
+                    return EOF
                 try:
                     message = await native.read()
                 except grpc.aio.AioRpcError:
                     if flight.over:
-                        if flight.error is not None and flight.native is native:
-                            raise flight.error from None
-                        continue
-                    if flight.native is native:
-                        await self._change()
+                        if flight.native is native:
+                            if flight.error is not None:
+                                raise flight.error from None
+                            raise
+                    elif flight.native is native:
+                        await self._change()  # the callback comes with the next turn
                     continue
-                if flight.native is not native:
-                    continue
-                if message is EOF_MARK and not flight.over:
+                if not flight.commit(native):
+                    continue  # what came of an attempt that has failed since is given by the next one again
+                if message is EOF:
                     await self._final()
-                if message is EOF_MARK and flight.error is not None:
-                    raise flight.error
-                flight.committed = True
+                    if flight.error is not None:
+                        raise flight.error
                 return message
         except asyncio.CancelledError:
             flight.cancel()
             raise
+        finally:
+            del self, flight  # the error's traceback holds this frame
 
     def __del__(self) -> None:
         """Cancel what was dropped: no lock is taken, the loop is asked."""
         flight = getattr(self, "_flight", None)
-        if flight is not None and not flight.over:
-            flight.abandon()
-            flight.port.soon(flight.cancel)
+        if flight is not None:
+            flight.drop()
 
 
 class _Writes(_Answers):
     """What the two client-streaming calls write: one attempt, the native call beneath."""
 
     async def write(self, request: Any) -> None:
-        """Send a message."""
-        await (await self._one()).write(request)
+        """Send a message; raises what its serialising raises."""
+        native = await self._one()
+        await native.write(cast("AioMethod", self._flight.port).encode(request))
 
     async def done_writing(self) -> None:
         """Say that no more messages come."""

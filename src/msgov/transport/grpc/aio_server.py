@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import grpc
 import grpc.aio
 
-from msgov import aio, scope
+from msgov import aio
 from msgov.call import Call
 
-from . import status, sync_server
-from .serving import Edge, Handlers, Serving, aborted, began, receive, unexpected
+from . import bridge
+from .serving import (
+    Chosen, Edge, Handlers, Serving, Wrapped, aborted, answer_to, began, behaviour, chosen, receive, remade,
+)  # fmt: skip
 
 Behaviour = Callable[..., Any]
 
@@ -23,80 +26,88 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     """Governs every handler of a server. Make one per server, and put it first."""
 
     def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-        self._wrapped: dict[str, tuple[Behaviour, Any]] = {}
+        self._wrapped = Wrapped(partial(wrap, edge))
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Return the governed handler of a method, wrapped at its first call."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        path = handler_call_details.method
-        inside = sync_server.behaviour(handler)
-        kept = self._wrapped.get(path)
-        if kept is None or kept[0] != inside:  # a generic handler is made per call: what stays is the function inside
-            kept = self._wrapped[path] = (inside, wrap(self._edge, path, handler))
-        return kept[1]
+        return None if handler is None else self._wrapped.of(handler_call_details.method, handler)
 
 
 def wrap(edge: Edge, path: str, handler: Any) -> Any:
-    """Wrap one handler; a plain function in an asyncio server runs in grpc's own threads, by the blocking driver."""
-    behaviour = sync_server.behaviour(handler)
-    if inspect.isasyncgenfunction(behaviour):
-        governed: Behaviour = _streaming(edge, path, behaviour)
-    elif inspect.iscoroutinefunction(behaviour):
-        governed = _awaiting(edge, path, behaviour)
-    else:
-        return sync_server.wrap(edge, path, handler)
-    return sync_server.remade(handler, governed)
+    """Wrap one handler; plain functions run in threads."""
+    inside = behaviour(handler)
+    decode = None if handler.request_streaming else handler.request_deserializer
+    if inspect.isasyncgenfunction(inside):
+        return remade(handler, _streaming(edge, path, inside, decode))
+    if inspect.iscoroutinefunction(inside):
+        return remade(handler, _awaiting(edge, path, inside, decode))
+    if handler.response_streaming:
+        return remade(handler, _streaming(edge, path, bridge.stepping(edge.pool, inside), decode))
+    return remade(handler, _awaiting(edge, path, bridge.calling(edge.pool, inside), decode))
 
 
-def _awaiting(edge: Edge, path: str, behaviour: Behaviour) -> Behaviour:
+def _awaiting(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behaviour:
     """Govern a coroutine handler: a reply, or messages written through the context."""
 
     async def run(call: Call) -> object:
         serving = cast("Serving", call.context)
         began(serving)
         with edge.around(call):
-            return await behaviour(call.request, serving.context)
+            reply = await inside(call.request, serving.context)
+        code = chosen(serving.context)
+        if code is not None:
+            serving.chosen = True
+            raise Chosen(code, reply)
+        return reply
 
     handlers = Handlers(edge, path, lambda pipeline: aio.govern(pipeline, run, clock=edge.clock))
 
     async def serve(request: object, context: Any) -> object:
-        serving, around = receive(edge, path, request, context)
-        token = scope.current.set(around)
+        serving = receive(edge, path, request, context, decode)
         try:
-            handler = handlers()
-            return await (aio.bounded(handler, serving.call, edge.clock) if serving.clamped else handler(serving.call))
+            handler, call = handlers(), serving.call
+            reply = await (aio.bounded(handler, call, edge.clock) if serving.clamped else handler(call))
+        except Chosen as outcome:
+            return outcome.reply
         except BaseException as error:  # noqa: BLE001  every error becomes a status
             await _answer(serving, error)
-        finally:
-            scope.current.reset(token)
+        if serving.chosen:  # a substitute answered in the handler's place
+            context.set_code(grpc.StatusCode.OK)
+            context.set_details("")
+        return reply
 
     return serve
 
 
-def _streaming(edge: Edge, path: str, behaviour: Behaviour) -> Behaviour:
+def _streaming(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behaviour:
     """Govern an async generator handler."""
 
-    def run(call: Call) -> AsyncIterator[object]:
+    async def run(call: Call) -> AsyncIterator[object]:
         serving = cast("Serving", call.context)
         began(serving)
-        return cast("AsyncIterator[object]", behaviour(call.request, serving.context))
+        messages = inside(call.request, serving.context)
+        try:
+            async for message in messages:
+                yield message
+        finally:
+            await messages.aclose()
+        code = chosen(serving.context)
+        if code is not None:
+            raise Chosen(code)
 
     handlers = Handlers(edge, path, lambda pipeline: aio.stream(pipeline, run, clock=edge.clock))
 
     async def serve(request: object, context: Any) -> AsyncIterator[object]:
-        serving, around = receive(edge, path, request, context)
-        scope.current.set(around)  # grpc runs each call in a task of its own
+        serving = receive(edge, path, request, context, decode)
         if not serving.clamped:
             serving.call.deadline = None  # the transport's own deadline cancels this task
         try:
             async with handlers()(serving.call) as messages:
                 async for message in messages:
                     yield message
-        except GeneratorExit:
-            raise
+        except (GeneratorExit, Chosen):
+            return
         except BaseException as error:  # noqa: BLE001  every error becomes a status
             await _answer(serving, error)
 
@@ -106,12 +117,8 @@ def _streaming(edge: Edge, path: str, behaviour: Behaviour) -> Behaviour:
 async def _answer(serving: Serving, error: BaseException) -> NoReturn:
     """Answer an error with a status; what the handler chose itself, and a cancellation, pass as they are."""
     context = serving.context
-    if isinstance(error, asyncio.CancelledError) or aborted(context, error) is not None:
+    if not isinstance(error, Exception) or aborted(context, error) is not None:
         raise error
-    if not isinstance(error, Exception):
-        raise error
-    answer = status.refusal(error, began=serving.began, trace_id=serving.trace_id)
-    if answer.code is grpc.StatusCode.INTERNAL:
-        unexpected(serving, error)
-    await context.abort(answer.code, answer.details, answer.trailing)
+    answer = answer_to(serving, error)
+    await context.abort(answer.code, answer.details, (*(context.trailing_metadata() or ()), *answer.trailing))
     raise error

@@ -181,16 +181,18 @@ async def _up(channel: grpc.aio.Channel) -> bool:
 class SyncConnection(Connection[grpc.Channel]):
     """The way to one address, for threads.
 
-    grpc tells threads of a channel's state through a thread of its own, so that one is started with the first `reach`.
+    grpc tells threads of a channel's state by a thread of its own, so that one is started with the first `reach`.
     """
 
     __slots__ = ("_asked", "_lock", "_state", "_waiting")
+
+    LINGER = 1.0  # seconds; grpc's thread looks five times a second whether it is wanted, and must not find it closed
 
     def __init__(self, address: str, channel: grpc.Channel, *, retired: bool) -> None:
         super().__init__(address, channel, retired=retired)
         self._lock = threading.Lock()
         self._asked = False
-        self._state = _State.IDLE
+        self._state = _State.CONNECTING
         self._waiting: list[Heard] = []
 
     def reach(self, heard: Heard) -> bool | None:
@@ -226,15 +228,29 @@ class SyncConnection(Connection[grpc.Channel]):
             up = bool(found) and found[0]
         return up
 
+    def shut(self) -> None:
+        """Close the channel; whoever waits for it is told that it is down."""
+        self.closed = True
+        with self._lock:
+            asked, self._asked = self._asked, True
+        if not asked:
+            self.channel.close()
+            return
+        self.channel.unsubscribe(self._told)
+        self._told(_State.SHUTDOWN)
+        timers.later(self.LINGER, self.channel.close)
+
     def _told(self, state: grpc.ChannelConnectivity) -> None:
         with self._lock:
-            self._state = state
+            if self._state is _State.SHUTDOWN:
+                return
+            lost, self._state = self._state is _State.READY, state
             waiting: list[Heard] = []
             if state is _State.READY or state in _DOWN:
                 waiting, self._waiting = self._waiting, waiting
         for heard in waiting:
             heard(state is _State.READY)
-        if state is _State.IDLE and not self.closed:  # it was lost: connect again, before a call has to wait for it
+        if lost and not self.closed:  # connect again, before a call has to wait for it
             self.channel.subscribe(_nothing, try_to_connect=True)
             self.channel.unsubscribe(_nothing)
 
@@ -319,7 +335,7 @@ class SyncConnections:
                 connection.closed = False
                 return
             self._leaving.discard(connection)
-        timers.later(0.0, connection.channel.close)  # the last call may end on a thread of the channel itself
+        timers.later(0.0, connection.shut)  # the last call may end on a thread of the channel itself
 
     def close(self) -> None:
         """Close them all, for good; calls under way are cancelled, as grpc does."""
@@ -329,5 +345,4 @@ class SyncConnections:
             self._all.clear()
             self._leaving.clear()
         for connection in connections:
-            connection.closed = True
-            connection.channel.close()
+            connection.shut()

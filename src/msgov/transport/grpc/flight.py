@@ -267,9 +267,9 @@ class Flight(Generic[N]):
                 self._settled(now)
                 self._finish(None)
                 return
-            fault = getattr(self.call.context, "fault", None)
-            if fault is not None:  # the caller's own request iterator raised it
-                self._failed(self._judged(fault, now), now)
+            raised = getattr(self.call.context, "fault", None)
+            if raised is not None:  # by the caller's own request iterator
+                self._failed(self._judged(raised, now), now)
                 return
             if error is not None and not isinstance(error, grpc.RpcError):
                 self.cancelled = True  # whoever awaits was cancelled, and grpc cancelled the call before us
@@ -348,7 +348,7 @@ class Flight(Generic[N]):
         self._turn += 1
         self._then, turn = then, self._turn
         make = partial(answer, self.call, outcome.error)  # type: ignore[arg-type]  # only a failed call is answered for
-        errand = self.port.answer(make, partial(self._replied, turn))
+        errand = self.port.answer(self.call, make, partial(self._replied, turn))
         if turn == self._turn:
             self._errand = errand
             if self.call.deadline is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,8 @@ Metadata = Iterable[tuple[str, str | bytes]]
 Policies = Callable[[str], tuple[Policy, ...]]
 
 NO_DEADLINE = 1e9  # seconds; grpc gives 9.2e18 where a caller set none, and overflows on what is much longer
+
+MOST_METHODS = 1024  # that a channel keeps
 
 _KEY = re.compile(r"[0-9a-z_.-]+", re.ASCII)
 _VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
@@ -81,9 +84,12 @@ def checked(metadata: Metadata | None) -> status.Pairs:
 
 
 class Given:
-    """What a caller gave beside request and timeout; `fault` is what its request iterator raised."""
+    """What a caller gave beside request and timeout; `fault` is what its request iterator raised.
 
-    __slots__ = ("compression", "credentials", "fault", "metadata", "wait_for_ready")
+    `payload` is the request ready to be sent, where it is made once for all attempts.
+    """
+
+    __slots__ = ("compression", "credentials", "fault", "metadata", "payload", "wait_for_ready")
 
     def __init__(
         self,
@@ -97,6 +103,7 @@ class Given:
         self.wait_for_ready = wait_for_ready
         self.compression = compression
         self.fault: BaseException | None = None
+        self.payload: object = None
 
 
 class Governed:
@@ -119,7 +126,7 @@ class Method:
 
     def __init__(
         self, target: str, policies: Policies, clock: Clock, kind: str, path: str,
-        encode: Serializer, decode: Serializer, registered: bool,
+        encode: Serializer, decode: Serializer, *, registered: bool,
     ) -> None:  # fmt: skip
         self.target = target
         self.clock = clock
@@ -169,6 +176,14 @@ class Method:
         )
         call.trace = around.trace
         return call
+
+
+def scoped(call: Call) -> Context:
+    """Make a context for what works in the callee's place: it inherits the call's deadline, trace and key."""
+    context = Context()
+    around = scope.Scope(deadline=call.deadline, trace=call.trace, attempts_left=call.attempts_left, key=call.key)
+    context.run(scope.current.set, around)
+    return context
 
 
 def _as_it_is(message: Any) -> Any:

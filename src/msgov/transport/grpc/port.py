@@ -13,6 +13,7 @@ from msgov.clock import Clock
 from . import status
 
 N = TypeVar("N")
+Done = Callable[[object, BaseException | None], None]
 
 
 class Off(Protocol):
@@ -69,8 +70,8 @@ class Port(Protocol[N]):
         """Make the error of an attempt that found no connection."""
         ...
 
-    def answer(self, make: Callable[[], object], done: Callable[[object, BaseException | None], None]) -> Off | None:
-        """Run a substitute's answer where it may wait, and tell what came of it."""
+    def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
+        """Run a substitute's answer where it may wait, in the scope of the call, and tell what came of it."""
         ...
 
     def cancelled(self) -> BaseException:

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def _turn(act: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    def turn(self: SharedFlight[Any], *args: P.args, **options: P.kwargs) -> R:
+    def turn(self: SharedFlight[Any], /, *args: P.args, **options: P.kwargs) -> R:
         with self._lock:  # reentrant: a call that is over already lands in the turn that began it
             self._depth += 1
             try:

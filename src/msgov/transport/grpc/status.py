@@ -77,16 +77,14 @@ def outcome(
     error: BaseException | None,
     *,
     ours: bool = False,
-    ready: bool = True,
 ) -> Outcome:
-    """Make an outcome of a status; `ours` says that we cancelled, `ready` that the connection was ever up."""
+    """Make an outcome of a status; `ours` says that we cancelled."""
     if code is Code.OK:
         return Outcome(OK)
     if ours:
         return Outcome(IGNORED, error=error, status=code.name, sent=MAYBE)
     headers = wire.lowered(trailing or ())
-    refused = headers.get(wire.SENT) == "no" or (code is Code.UNAVAILABLE and not ready)
-    sent = NO if refused else (YES if code not in _UNSURE else MAYBE)
+    sent = NO if headers.get(wire.SENT) == "no" else MAYBE if code in _UNSURE else YES
     overloaded = code in (Code.RESOURCE_EXHAUSTED, Code.CANCELLED) or headers.get(wire.OVERLOADED) == "1"
     return Outcome(
         VERDICTS.get(code, PERMANENT),
@@ -179,6 +177,23 @@ def _pack(status: Status, message: ErrorInfo | RetryInfo | LocalizedMessage) -> 
     packed = AnyMessage()
     packed.Pack(message)
     status.details.append(packed)
+
+
+def told(error: BaseException | None) -> grpc.StatusCode:
+    """Return the status of a call that ended with no answer of grpc's: refused here, cancelled, or never sent."""
+    if error is None:
+        return Code.OK
+    if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
+        return cast("Ended", error).code()
+    if not isinstance(error, Exception) or isinstance(error, grpc.FutureCancelledError):
+        return Code.CANCELLED
+    return refusal(error, began=False, trace_id="").code
+
+
+def text(error: BaseException) -> str:
+    """Return the details of such a call."""
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)
 
 
 def retry_delay(trailing: Iterable[tuple[str, str | bytes]] | None) -> float | None:

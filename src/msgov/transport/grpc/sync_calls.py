@@ -6,14 +6,14 @@ They answer as grpc's own do: `result`, `add_done_callback`, iteration, `cancel`
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, cast
 
 import grpc
 
-from msgov.clock import monotonic
-from msgov.errors import MsgovError
+from msgov import wire
 
 from . import status
 from .flight import Flight
@@ -50,7 +50,7 @@ class _Answers(grpc.Call):
     def time_remaining(self) -> float | None:  # type: ignore[override]  # grpc's own answers None too
         """Return the seconds left until the deadline."""
         deadline = self._flight.call.deadline
-        return None if deadline is None else max(0.0, deadline - monotonic())
+        return None if deadline is None else max(0.0, deadline - self._flight.port.clock())
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Call back when the outcome is final; False when it is already."""
@@ -60,17 +60,23 @@ class _Answers(grpc.Call):
         return True
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call back with this call when the outcome is final; at once if it is."""
-        self._flight.done(lambda: callback(self))
+        """Call back with this call when the outcome is final; at once if it is.
+
+        The callback does not keep the call: a stream that is dropped ends, whoever wanted to hear of its end. It then
+        gets another object over the same call.
+        """
+        kept, made, flight = weakref.ref(self), type(self), self._flight
+        self._flight.done(lambda: callback(kept() or made(flight)))
 
     def initial_metadata(self) -> Any:
         """Return the current attempt's initial metadata; no retry happens once it was handed out."""
-        native = self._attempt()
-        if native is None:
-            return ()
-        found = native.initial_metadata()
-        self._flight.committed = True
-        return found
+        while True:
+            native = self._attempt()
+            if native is None:
+                return ()
+            found = native.initial_metadata()
+            if self._flight.commit(native):
+                return found
 
     def trailing_metadata(self) -> Any:
         """Return the trailing metadata of the final attempt."""
@@ -86,9 +92,7 @@ class _Answers(grpc.Call):
             return grpc.StatusCode.OK
         if flight.native is not None:
             return cast("grpc.StatusCode", flight.native.code())
-        if flight.cancelled:
-            return grpc.StatusCode.CANCELLED
-        return status.refusal(flight.error or MsgovError(""), began=False, trace_id="").code
+        return status.told(flight.error)
 
     def details(self) -> str:
         """Return the final status's details."""
@@ -96,15 +100,18 @@ class _Answers(grpc.Call):
         flight = self._flight
         if flight.native is not None and not flight.answered:
             return cast("str", flight.native.details()) or ""
-        return "" if flight.error is None else str(flight.error)
+        return "" if flight.error is None else status.text(flight.error)
 
     def _change(self, seen: Native | None, seconds: float | None = None) -> bool:
         """Wait until another attempt than `seen` is under way or all is over; False when `seconds` passed first."""
         changed = threading.Event()
         self._flight.hear(changed.set)
-        if self._flight.over or self._flight.native is not seen:  # it happened before we listened
-            return True
-        return changed.wait(seconds)
+        try:
+            if self._flight.over or self._flight.native is not seen:  # it happened before we listened
+                return True
+            return changed.wait(seconds)
+        finally:
+            self._flight.unhear(changed.set)
 
     def _attempt(self) -> Native | None:
         """Return the attempt under way, waiting for the next one where there is none; None when all is over without."""
@@ -115,9 +122,10 @@ class _Answers(grpc.Call):
 
     def _final(self, seconds: float | None) -> None:
         """Wait for the outcome; raises grpc.FutureTimeoutError after `seconds`."""
-        end = None if seconds is None else monotonic() + seconds
+        clock = self._flight.port.clock
+        end = None if seconds is None else clock() + seconds
         while not self._flight.over:
-            left = None if end is None else end - monotonic()
+            left = None if end is None else end - clock()
             if (left is not None and left <= 0) or not self._change(self._flight.native, left):
                 raise grpc.FutureTimeoutError
 
@@ -176,19 +184,86 @@ class StreamCall(_Answers):
                 raise
             except grpc.RpcError:
                 while flight.native is native and not flight.over:
-                    self._change(native)
-                if flight.over and flight.native is native:
+                    self._change(native)  # the callback comes on another thread
+                if flight.native is native:
                     if flight.error is not None:
                         raise flight.error from None
                     raise
                 continue
-            if flight.native is native:
-                flight.committed = True
-                return message
+            if flight.commit(native):
+                return message  # what came of an attempt that has failed since is given by the next one again
 
     def __del__(self) -> None:
         """Cancel what was dropped: no lock is taken, the timers' thread is asked."""
         flight = getattr(self, "_flight", None)
-        if flight is not None and not flight.over:
-            flight.abandon()
-            flight.port.soon(flight.cancel)
+        if flight is not None:
+            flight.drop()
+
+
+class Unreached(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]  # generic in its types only
+    """What an attempt ends with that found no connection: certainly not sent. It is all that grpc's own errors are."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self._code = code
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        """Return UNAVAILABLE, or DEADLINE_EXCEEDED."""
+        return self._code
+
+    def details(self) -> str:
+        """Say where nobody was reached."""
+        return self._details
+
+    def initial_metadata(self) -> tuple[()]:
+        """Return nothing."""
+        return ()
+
+    def trailing_metadata(self) -> Any:
+        """Say that it was not sent."""
+        return ((wire.SENT, "no"),)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Raise it."""
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Exception:
+        """Return it."""
+        return self
+
+    def traceback(self, timeout: float | None = None) -> TracebackType | None:
+        """Return where it was raised."""
+        return self.__traceback__
+
+    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
+        """Call back at once."""
+        fn(self)
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Do nothing: it is over."""
+        return False
+
+    def cancel(self) -> bool:
+        """Do nothing: it is over."""
+        return False
+
+    def cancelled(self) -> bool:
+        """Answer no."""
+        return False
+
+    def done(self) -> bool:
+        """Answer yes."""
+        return True
+
+    def running(self) -> bool:
+        """Answer no."""
+        return False
+
+    def is_active(self) -> bool:
+        """Answer no."""
+        return False
+
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # grpc's own answers None too
+        """Return None."""
+        return None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import grpc
 
-from msgov import scope, sync
+from msgov import sync
 from msgov.call import Call
 
-from . import status
-from .serving import Edge, Handlers, Serving, aborted, began, receive, unexpected
+from .serving import (
+    Chosen, Edge, Handlers, Serving, Wrapped, aborted, answer_to, began, behaviour, chosen, receive, remade,
+)  # fmt: skip
 
 Behaviour = Callable[..., Any]
 
@@ -20,97 +22,72 @@ class ServerInterceptor(grpc.ServerInterceptor):
     """Governs every handler of a server. Make one per server, and put it first."""
 
     def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-        self._wrapped: dict[str, tuple[Behaviour, Any]] = {}
+        self._wrapped = Wrapped(partial(wrap, edge))
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Return the governed handler of a method, wrapped at its first call."""
         handler = continuation(handler_call_details)
-        if handler is None:
-            return None
-        path = handler_call_details.method
-        inside = behaviour(handler)
-        kept = self._wrapped.get(path)
-        if kept is None or kept[0] != inside:
-            kept = self._wrapped[path] = (inside, wrap(self._edge, path, handler))
-        return kept[1]
-
-
-def behaviour(handler: Any) -> Behaviour:
-    """Return the function inside a method handler."""
-    found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-    return cast("Behaviour", found)
-
-
-def remade(handler: Any, governed: Behaviour) -> Any:
-    """Make a handler of the same kind round another function."""
-    made = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    return made(governed, handler.request_deserializer, handler.response_serializer)
+        return None if handler is None else self._wrapped.of(handler_call_details.method, handler)
 
 
 def wrap(edge: Edge, path: str, handler: Any) -> Any:
     """Wrap one handler."""
-    inside = behaviour(handler)
-    return remade(handler, (_streaming if handler.response_streaming else _calling)(edge, path, inside))
+    governed = (_streaming if handler.response_streaming else _calling)(edge, path, handler)
+    return remade(handler, governed)
 
 
-def _calling(edge: Edge, path: str, inside: Behaviour) -> Behaviour:
+def _calling(edge: Edge, path: str, handler: Any) -> Behaviour:
+    inside, decode = behaviour(handler), None if handler.request_streaming else handler.request_deserializer
+
     def run(call: Call) -> object:
         serving = cast("Serving", call.context)
         began(serving)
         with edge.around(call):
-            return inside(call.request, serving.context)
+            reply = inside(call.request, serving.context)
+        code = _ended(serving)
+        if code is not None:
+            raise Chosen(code, reply)
+        return reply
 
     handlers = Handlers(edge, path, lambda pipeline: sync.govern(pipeline, run, clock=edge.clock))
 
     def serve(request: object, context: Any) -> object:
-        serving, around = receive(edge, path, request, context)
-        token = scope.current.set(around)
+        serving = receive(edge, path, request, context, decode)
         try:
-            return handlers()(serving.call)
+            reply = handlers()(serving.call)
+        except Chosen as outcome:
+            return outcome.reply
         except BaseException as error:  # noqa: BLE001  every error becomes a status
             _answer(serving, error)
-        finally:
-            scope.current.reset(token)
+        if serving.chosen:  # a substitute answered in the handler's place
+            context.set_code(grpc.StatusCode.OK)
+            context.set_details("")
+        return reply
 
     return serve
 
 
-def _streaming(edge: Edge, path: str, inside: Behaviour) -> Behaviour:
+def _streaming(edge: Edge, path: str, handler: Any) -> Behaviour:
+    inside, decode = behaviour(handler), None if handler.request_streaming else handler.request_deserializer
+
     def run(call: Call) -> Iterator[object]:
         serving = cast("Serving", call.context)
         began(serving)
-        return iter(inside(call.request, serving.context))
+        yield from inside(call.request, serving.context)
+        code = _ended(serving)
+        if code is not None:
+            raise Chosen(code)
 
     handlers = Handlers(edge, path, lambda pipeline: sync.stream(pipeline, run, clock=edge.clock))
 
     def serve(request: object, context: Any) -> Iterator[object]:
-        serving, around = receive(edge, path, request, context)
+        serving = receive(edge, path, request, context, decode)
         messages = None
         try:
-            # grpc draws messages from a pool of threads: the scope is set round each step, not for the whole.
-            token = scope.current.set(around)
-            try:
-                messages = handlers()(serving.call)
-                first = next(messages, _END)
-                inner = scope.current.get()
-            finally:
-                scope.current.reset(token)
-            item = first
-            while item is not _END:
-                yield item
-                token = scope.current.set(inner)
-                try:
-                    item = next(messages, _END)
-                finally:
-                    scope.current.reset(token)
-        except GeneratorExit:
-            raise
+            messages = handlers()(serving.call)
+            yield from messages
+        except (GeneratorExit, Chosen):
+            return
         except BaseException as error:  # noqa: BLE001  every error becomes a status
             _answer(serving, error)
         finally:
@@ -120,7 +97,14 @@ def _streaming(edge: Edge, path: str, inside: Behaviour) -> Behaviour:
     return serve
 
 
-_END = object()
+def _ended(serving: Serving) -> grpc.StatusCode | None:
+    """Return the status that a handler ended with: one it set, or the deadline's, which a thread can only notice."""
+    code = chosen(serving.context)
+    if code is None:
+        late = serving.deadline is not None and serving.clock() > serving.deadline
+        return grpc.StatusCode.DEADLINE_EXCEEDED if late else None
+    serving.chosen = True
+    return code
 
 
 def _answer(serving: Serving, error: BaseException) -> NoReturn:
@@ -128,9 +112,7 @@ def _answer(serving: Serving, error: BaseException) -> NoReturn:
     context = serving.context
     if not isinstance(error, Exception) or aborted(context, error) is not None:
         raise error
-    answer = status.refusal(error, began=serving.began, trace_id=serving.trace_id)
-    if answer.code is grpc.StatusCode.INTERNAL:
-        unexpected(serving, error)
-    context.set_trailing_metadata(answer.trailing)
+    answer = answer_to(serving, error)
+    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *answer.trailing))
     context.abort(answer.code, answer.details)
     raise error

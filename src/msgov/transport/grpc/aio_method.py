@@ -1,0 +1,196 @@
+"""One method of an asyncio channel: begins its flights, and lends them the loop, the connections and grpc.aio's calls."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from msgov import wire
+from msgov.call import Call
+from msgov.clock import Clock
+
+from . import status
+from .connections import AioConnection, AioConnections, Heard, address
+from .flight import Flight
+from .method import Given, Metadata, Method, Policies, Serializer, scoped
+from .port import Done, Off
+
+Native = Any  # one of the four native call classes: what they share is no public type
+
+
+class Owner(Protocol):
+    """The channel that a method is of."""
+
+    target: str
+    policies: Policies
+    clock: Clock
+    connections: AioConnections
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop:
+        """The loop it belongs to."""
+        ...
+
+    def settle(self) -> None:
+        """Belong to the running loop."""
+        ...
+
+
+class AioMethod(Method):
+    """What is made once and used for every call; it is the port of their flights."""
+
+    def __init__(
+        self, channel: Owner, kind: str, path: str, encode: Serializer, decode: Serializer, *, registered: bool
+    ) -> None:
+        super().__init__(
+            channel.target, channel.policies, channel.clock, kind, path, encode, decode, registered=registered
+        )
+        self._channel = channel
+        self._connections = channel.connections
+
+    def begin(
+        self,
+        request: Any,
+        timeout: float | None,
+        metadata: Metadata | None,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Flight[Native]:
+        """Begin a call."""
+        self._channel.settle()
+        governed = self.governed()
+        call = self.call(request, timeout)
+        if self.once or metadata or credentials or wait_for_ready is not None or compression:
+            call.context = Given(metadata, credentials, wait_for_ready, compression)
+        flight: Flight[Native] = Flight(self, governed.pipeline, governed.segment, call)
+        flight.begin()
+        return flight
+
+    def later(self, seconds: float, act: Callable[[], object]) -> Off:
+        return self._channel.home.call_later(seconds, act)
+
+    def soon(self, act: Callable[[], object]) -> bool:
+        try:
+            self._channel.home.call_soon_threadsafe(act)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def enter(self, call: Call, flight: object) -> AioConnection:
+        instance = call.instance
+        if instance is None:
+            return self._connections.enter(self.target, flight, pinned=True)
+        return self._connections.enter(address(instance), flight)
+
+    def leave(self, connection: AioConnection, flight: object) -> None:
+        self._connections.leave(connection, flight)
+
+    def reach(self, connection: AioConnection, call: Call, heard: Heard) -> bool | None:
+        given = call.context
+        if isinstance(given, Given) and given.wait_for_ready:
+            return True  # the transport waits
+        return self._connections.reach(connection, heard)
+
+    def launch(self, connection: AioConnection, call: Call, seconds: float | None) -> Native:
+        native, given = self.native(connection), call.context
+        headers = wire.outgoing(call, 0.0, deadline=False)
+        if not isinstance(given, Given):
+            return native(self.encode(call.request), timeout=seconds, metadata=grpc.aio.Metadata(*headers))
+        payload: tuple[object, ...] = ()
+        if not self.once:
+            payload = (self.encode(call.request),)
+        elif call.request is not None:
+            payload = (_encoded(call.request, self.encode, given),)
+        return native(
+            *payload,
+            timeout=seconds,
+            metadata=grpc.aio.Metadata(*given.metadata, *headers),
+            credentials=given.credentials,
+            wait_for_ready=given.wait_for_ready,
+            compression=given.compression,
+        )
+
+    def watch(self, native: Native, landed: Callable[[Native], None]) -> None:
+        native.add_done_callback(landed)
+
+    def ended(self, native: Native) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
+        code: grpc.StatusCode = _now(native.code())
+        if code is grpc.StatusCode.OK:
+            return code, (), None
+        trailing = _now(native.trailing_metadata())
+        text = _now(native.debug_error_string())
+        if code is grpc.StatusCode.CANCELLED and text is None:  # grpc explains every status but its own cancellation
+            return code, (), asyncio.CancelledError()
+        error = grpc.aio.AioRpcError(
+            code, _now(native.initial_metadata()), trailing, _now(native.details()), debug_error_string=text
+        )
+        return code, tuple(trailing or ()), error
+
+    def stop(self, native: Native) -> None:
+        native.cancel()
+
+    def unreached(self, connection: AioConnection, code: grpc.StatusCode) -> BaseException:
+        trailing = grpc.aio.Metadata((wire.SENT, "no"))
+        return grpc.aio.AioRpcError(
+            code, grpc.aio.Metadata(), trailing, f"{connection.address}: no connection", debug_error_string=""
+        )
+
+    def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
+        around = scoped(call)
+        try:
+            reply = around.run(make)
+        except Exception as error:  # noqa: BLE001  the answer failed too
+            done(None, error)
+            return None
+        if not inspect.isawaitable(reply):
+            done(reply, None)
+            return None
+        task = self._channel.home.create_task(_waited(reply), context=around)
+        task.add_done_callback(partial(_answered, done))
+        return task
+
+    def cancelled(self) -> BaseException:
+        return asyncio.CancelledError()
+
+
+async def _waited(reply: Awaitable[object]) -> object:
+    return await reply
+
+
+def _answered(done: Done, task: asyncio.Future[object]) -> None:
+    if task.cancelled():
+        done(None, asyncio.CancelledError())
+    else:
+        error = task.exception()
+        done(None if error else task.result(), error)
+
+
+def _now(answer: Any) -> Any:
+    """Read what a native call that is over would give at once: by public API, without suspending."""
+    try:
+        answer.send(None)
+    except StopIteration as stop:
+        return stop.value
+    answer.close()
+    return None
+
+
+async def _encoded(requests: Any, encode: Callable[[Any], Any], given: Given) -> AsyncIterator[Any]:
+    """Serialise a request stream; what its iterator raises is kept, for grpc only cancels the call for it."""
+    try:
+        if isinstance(requests, AsyncIterable):
+            async for request in requests:
+                yield encode(request)
+        else:
+            for request in requests:
+                yield encode(request)
+    except Exception as fault:
+        given.fault = fault
+        raise
