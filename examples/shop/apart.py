@@ -14,6 +14,7 @@ import grpc.aio
 import uvicorn
 
 from msgov import Service
+from msgov.transport.uvicorn import Protocol
 
 from . import parent, wiring
 from .pb.audit_pb2_grpc import add_AuditServicer_to_server
@@ -71,7 +72,15 @@ async def serve(name: str, *, folder: Path, instance: int) -> None:
 def counter(svc: Service, front: Storefront) -> uvicorn.Server:
     """Make the HTTP server of the storefront."""
     return uvicorn.Server(
-        uvicorn.Config(svc.asgi(front.app()), log_config=None, access_log=False, lifespan="off", server_header=False)
+        uvicorn.Config(
+            svc.asgi(front.app()),
+            http=Protocol,  # whoever drips a request's head is let go
+            proxy_headers=False,  # whom a request is for is told by the socket, not by the request
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+        )
     )
 
 

@@ -148,9 +148,8 @@ class _Wheel:
 
 def _ring(alarms: set[_Alarm]) -> None:
     for alarm in tuple(alarms):
-        if not alarm.task.done():
-            alarm.rang = True
-            alarm.task.cancel()
+        alarm.rang = True
+        alarm.task.cancel()
 
 
 # By id, since a weak dictionary costs a microsecond to ask; an entry goes when its loop does, before the id can return.

@@ -27,6 +27,8 @@ REASON = "msgov-reason"  # the short name of our own error
 IDEMPOTENCY_KEY = "idempotency-key"  # draft-ietf-httpapi-idempotency-key-header
 PUSHBACK = "grpc-retry-pushback-ms"  # gRFC A6
 REQUEST_ID = "x-request-id"
+TRACE_ID = "x-trace-id"  # on HTTP replies, for people
+TRACERESPONSE = "traceresponse"  # W3C Trace Context 2, on HTTP replies
 
 LONGEST = 600.0  # seconds; a longer deadline on the wire is clamped to it
 STATE_LIMIT = 512  # characters of tracestate kept

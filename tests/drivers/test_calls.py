@@ -157,6 +157,18 @@ def test_rejection_of_a_later_attempt_does_not_hide_the_failure(colour: Colour) 
     assert first.verdicts == [TRANSIENT, IGNORED]
 
 
+def test_nor_do_several_rejections_in_a_row(colour: Colour) -> None:
+    """Attempts that found only open doors say nothing: what was sent and failed does."""
+
+    class Stubborn(Again):
+        def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:
+            return None if outcome is None or tries >= 3 else 0.0
+
+    real = ConnectionError("what went wrong")
+    played = colour.play([Stubborn()], real, Rejected("shut"), Rejected("shut"))
+    assert played.error is real
+
+
 def test_classifier_judges_once_per_attempt_and_once_for_the_call(colour: Colour) -> None:
     """It is the user's code on the failing path: asking it for each layer would cost and confuse."""
     judged: list[BaseException] = []

@@ -9,10 +9,11 @@ import weakref
 
 import pytest
 
-from msgov import aio, scope, sync
+from msgov import _loop, aio, scope, sync
 from msgov.call import IGNORED, TRANSIENT, Call
 from msgov.errors import DeadlineExceeded, DeadlineSpent
 from msgov.pipeline import Pipeline
+from msgov.policy import AsyncHandler
 from msgov.resilience import Deadline, Fallback, Retry, RetryRule
 from msgov.testing import After, LoadedDice, run
 from tests.drivers.stage import Again, Aio, Colour, Door, Stand, Sync
@@ -64,10 +65,12 @@ def test_wheel_goes_with_its_loop() -> None:
     governed = aio.govern(Pipeline([Deadline(5)]), handler)
     loop.run_until_complete(governed(Call("shop")))
     loop.close()
-    alive = weakref.ref(loop)
+    alive, name = weakref.ref(loop), id(loop)
+    assert name in _loop._wheels
     del loop
     gc.collect()
     assert alive() is None
+    assert name not in _loop._wheels  # or another loop at the same place in memory would find slots without timers
 
 
 def test_handler_in_time_is_not_disturbed() -> None:
@@ -78,8 +81,11 @@ def test_handler_in_time_is_not_disturbed() -> None:
         return "done"
 
     async def scene() -> object:
-        reply = await aio.govern(Pipeline([Deadline(0.5)]), handler, clock=asyncio.get_running_loop().time)(Call("x"))
+        loop = asyncio.get_running_loop()
+        reply = await aio.govern(Pipeline([Deadline(0.5)]), handler, clock=loop.time)(Call("x"))
+        assert scope.current.get().deadline is None
         await asyncio.sleep(5)
+        assert _loop._wheels[id(loop)]._slots == {}
         task = asyncio.current_task()
         assert task is not None
         return reply, task.cancelling()
@@ -152,6 +158,7 @@ def test_cancellation_at_the_very_tick_of_the_deadline_wins() -> None:
         loop.call_at(0.05, task.cancel)
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert task.cancelling() == 1  # ours is taken back, the caller's stands
 
     run(scene())
 
@@ -185,9 +192,11 @@ def test_handler_that_swallows_the_cancellation_leaves_none_behind() -> None:
     async def scene() -> object:
         reply = await aio.govern(Pipeline([Deadline(1)]), handler, clock=asyncio.get_running_loop().time)(Call("x"))
         await asyncio.sleep(1)
-        return reply
+        task = asyncio.current_task()
+        assert task is not None
+        return reply, task.cancelling()
 
-    assert run(scene()) == "late"
+    assert run(scene()) == ("late", 0)
 
 
 def test_nested_deadlines_that_ring_together_end_as_one() -> None:
@@ -267,6 +276,30 @@ def test_native_handler_gets_no_timer() -> None:
         return await aio.govern(Pipeline([Deadline(2)]), handler, clock=clock, native=True)(Call("shop"))
 
     assert run(scene()) == 2.0
+
+
+def test_layer_round_a_native_handler_is_bounded_all_the_same() -> None:
+    """The transport knows nothing of what a user's layer does before and after it."""
+
+    async def handler(call: Call) -> object:
+        return "done"
+
+    def layer(inner: AsyncHandler) -> AsyncHandler:
+        async def slow(call: Call) -> object:
+            await asyncio.sleep(9)
+            return await inner(call)
+
+        return slow
+
+    async def scene() -> float:
+        clock = asyncio.get_running_loop().time
+        with pytest.raises(DeadlineExceeded):
+            await aio.govern(Pipeline([Deadline(2), layer, Door([], "x")]), handler, clock=clock, native=True)(
+                Call("x")
+            )
+        return clock()
+
+    assert run(scene()) == pytest.approx(2.0, abs=0.011)
 
 
 def test_work_inside_inherits_the_deadline(colour: Colour) -> None:

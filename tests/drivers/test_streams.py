@@ -261,6 +261,89 @@ async def _next(stream: AsyncIterator[int]) -> int:
     return await anext(stream)
 
 
+class Tap(AsyncIterator[object], Iterator[object]):
+    """What is beneath a stream and is no generator: a transport's own object. It tells when it is pulled and closed."""
+
+    def __init__(self, told: list[str], *script: object) -> None:
+        self.told = told
+        self.script = list(script)
+
+    def __next__(self) -> object:
+        """Give the next thing."""
+        self.told.append("pulled")
+        step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    async def __anext__(self) -> object:
+        """Give the next thing, later."""
+        return next(self)
+
+    def close(self) -> None:
+        """Tell it."""
+        self.told.append("closed")
+
+    async def aclose(self) -> None:
+        """Tell it."""
+        self.close()
+
+
+def test_what_failed_is_closed_before_it_is_opened_again(colour: Colour) -> None:
+    """A transport's object holds a connection until it is closed."""
+    told: list[str] = []
+    taps = iter([Tap(told, ConnectionError()), Tap(told, 1)])
+
+    if isinstance(colour, Aio):
+
+        async def scene() -> object:
+            opened = aio.stream(Pipeline([Again(2, apart=0.0)]), lambda call: next(taps))
+            async with opened(Call("shop")) as stream:
+                return await anext(stream)
+
+        assert run(scene()) == 1
+    else:
+        with sync.stream(Pipeline([Again(2, apart=0.0)]), lambda call: next(taps))(Call("shop")) as stream:
+            assert next(stream) == 1
+    assert told == ["pulled", "closed", "pulled", "closed"]
+
+
+def test_broken_stream_is_not_pulled_again(colour: Colour) -> None:
+    """It has ended, whatever the thing beneath would still give."""
+    told: list[str] = []
+    tap = Tap(told, ConnectionError(), "after")
+    if isinstance(colour, Aio):
+
+        async def scene() -> None:
+            stream = aio.stream(Pipeline([Door([], "door")]), lambda call: tap)(Call("shop"))
+            with pytest.raises(ConnectionError):
+                await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+
+        run(scene())
+    else:
+        stream = sync.stream(Pipeline([Door([], "door")]), lambda call: tap)(Call("shop"))
+        with pytest.raises(ConnectionError):
+            next(stream)
+        with pytest.raises(StopIteration):
+            next(stream)
+    assert told == ["pulled"]
+
+
+def test_dropped_stream_asks_the_loop_to_close_what_is_beneath() -> None:
+    """Only a generator would be closed by itself: a transport's call goes on until it is told."""
+    told: list[str] = []
+
+    async def scene() -> None:
+        await anext(aio.stream(Pipeline([Door([], "door")]), lambda call: Tap(told, 1, 2))(Call("shop")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run(scene())
+    assert told == ["pulled", "closed"]
+
+
 def test_cancelled_pull_is_ignored_and_reaches_what_is_beneath() -> None:
     """The caller left in the middle of an item."""
     door, ended = Door([], "door"), []

@@ -96,6 +96,7 @@ def test_wait_ends_when_served_under_asyncio() -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(2.0, line.serve)
         reply = await aio.govern(Pipeline([line, inner]), handler, clock=loop.time)(Call("shop"))
+        assert [timer for timer in loop._scheduled if not timer.cancelled()] == []  # type: ignore[attr-defined]
         return reply, loop.time()
 
     assert run(scene()) == ("done", 2.5)

@@ -42,12 +42,13 @@ def test_forced_closed_counts_and_never_opens() -> None:
 def test_disabled_does_not_even_count() -> None:
     """As if it were not there."""
     gate = small()
+    call(gate, OK, 0.5)
     gate.force(State.DISABLED, now=1.0)
     for _ in range(50):
         call(gate, TRANSIENT, 1.0)
         call(gate, OK, 1.0)
     assert gate.failure_rate(1.0) == 0.0
-    assert gate.counts == {"success": 0, "failure": 0, "ignored": 100, "rejected": 0}
+    assert gate.counts == {"success": 1, "failure": 0, "ignored": 100, "rejected": 0}
 
 
 @pytest.mark.parametrize("forced", [State.FORCED_OPEN, State.FORCED_CLOSED, State.DISABLED])

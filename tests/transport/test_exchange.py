@@ -304,3 +304,37 @@ async def test_a_layer_may_run_the_application_in_a_task_of_its_own() -> None:
     async with serving(governed(shop.app, seen, apart)) as port:
         answer = await raw(port, get("/slow", "msgov-deadline-ms: 150"))
     assert (answer.status, shop.ended, seen.ends) == (504, ["slow cancelled"], [("TRANSIENT", "504")])
+
+
+def test_a_body_that_arrives_while_it_is_read_ahead_does_not_spin() -> None:
+    """A reader that is done, but not heard of yet, is waited for without a turn of the loop: once, not for ever."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[dict[str, Any]] = loop.create_future()
+        ready = asyncio.Event()
+        bodies: list[bytes] = []
+
+        async def receive() -> dict[str, Any]:
+            if arrived.done():
+                await loop.create_future()
+            return await arrived
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await ready.wait()  # meanwhile the watcher reads ahead
+            bodies.append((await receive())["body"])
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def send(message: Any) -> None:
+            """Take it."""
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"1")], "client": None}
+        task = asyncio.ensure_future(governed(app, Seen())(scope, receive, send))
+        await asyncio.sleep(0.15)
+        arrived.set_result({"type": "http.request", "body": b"x"})
+        ready.set()  # the application asks in the very turn in which the reader ends
+        await asyncio.wait_for(task, 5)
+        assert bodies == [b"x"]
+
+    asyncio.run(main())

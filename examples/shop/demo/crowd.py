@@ -13,6 +13,7 @@ from .shopper import Counter, NoAnswer, Shopper
 
 FIRST: Final = 8  # shoppers who are there when the doors open
 ABREAST: Final = 4  # of them at once: a password takes its time
+LINGER: Final = 20.0  # seconds that those who are in the shop when the doors close may stay
 MOST: Final = 250  # orders under way at once; more would measure this process, not the shop
 NEWCOMERS, CHANGED_MINDS, CURIOUS, DEAR, CARELESS = 0.02, 0.08, 0.10, 0.03, 0.01
 DECLINED: Final = {"MILL-ELECTRIC": 60}  # dearer than any card of this shop's customers
@@ -45,7 +46,7 @@ class Crowd:
             raise NoAnswer("GET /products has nothing for sale")
 
     async def shop(self) -> None:
-        """Order until the doors close, then let everybody finish."""
+        """Order until the doors close, then let everybody finish, for a while."""
         try:
             due = time.monotonic()
             while not self._closed.is_set():
@@ -60,7 +61,7 @@ class Crowd:
                 except TimeoutError:
                     pass
             if self._under_way:
-                await asyncio.wait(self._under_way)
+                await asyncio.wait(self._under_way, timeout=LINGER)
         finally:
             for visit in self._under_way:
                 visit.cancel()

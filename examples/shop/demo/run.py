@@ -32,6 +32,7 @@ from .tree import APART, TOGETHER, Tree
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANYWHERE: Final = ("calm",)  # scenarios that make sense in one process too, where no call goes over a wire
 AT_ONCE: Final = 8  # orders that are read back side by side
+READING: Final = 60.0  # seconds for all of them; ten orders take a tenth of one
 LOOK: Final = 1.0  # seconds between two looks at the breakers
 
 
@@ -147,7 +148,7 @@ async def _look(gauges: Gauges) -> None:
 
 
 async def _read_back(counter: Counter, tally: Tally) -> None:
-    """Read every order back; what cannot be read stays lost."""
+    """Read every order back, within `READING` seconds; what cannot be read stays lost."""
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int) -> None:
@@ -155,7 +156,9 @@ async def _read_back(counter: Counter, tally: Tally) -> None:
             with contextlib.suppress(NoAnswer):
                 await read_back(counter, tally.attempts[number])
 
-    await asyncio.gather(*(one(number) for number in range(len(tally.attempts))))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READING):
+            await asyncio.gather(*(one(number) for number in range(len(tally.attempts))))
 
 
 async def _keep(tree: Tree) -> None:

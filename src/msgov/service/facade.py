@@ -29,6 +29,7 @@ from msgov.messaging.bus import open as open_bus
 from msgov.messaging.consumer import Key
 from msgov.messaging.sqlite import Sqlite
 from msgov.observability.setup import Format, Observability, observability
+from msgov.observability.spans import attached
 from msgov.resilience.decorate import policies as govern
 from msgov.service.compose import Composer
 from msgov.service.subscriptions import Subscriptions
@@ -156,7 +157,8 @@ class Service:
         """Wrap any ASGI application."""
         from msgov.transport.asgi import HttpEdge, Middleware
 
-        return Middleware(app, HttpEdge(service=self.name, policies=self.compose.http_server(), clock=self.clock))
+        policies = self.compose.http_server()
+        return Middleware(app, HttpEdge(service=self.name, policies=policies, around=attached, clock=self.clock))
 
     def guarded(self, name: str, *, idempotent: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Govern a function, async or plain, by the rules of [function.NAME]; a change of rules reaches it at once."""

@@ -171,10 +171,19 @@ def uvicorn_server(app: Any) -> Any:
     """Make a quiet uvicorn server for our own small endpoints; raises `MissingExtra` without uvicorn."""
     try:
         import uvicorn
+
+        from msgov.transport.uvicorn import Protocol
     except ModuleNotFoundError as missing:
         raise MissingExtra(missing.name or "uvicorn", extra="serve") from missing
     return uvicorn.Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", http="h11", ws="none", server_header=False
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http=Protocol,
+            proxy_headers=False,
+            ws="none",
+            server_header=False,
         )
     )

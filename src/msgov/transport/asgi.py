@@ -75,7 +75,18 @@ class Middleware:
         loop = asyncio.get_running_loop()
         if self._round is None or self._round.loop is not loop:
             self._round = Round(loop)
-        exchange = Exchange(call, scope, receive, send, edge.limits, self._round, edge.clock, bodied=bodied, told=told)
+        exchange = Exchange(
+            call,
+            scope,
+            receive,
+            send,
+            edge.limits,
+            self._round,
+            edge.clock,
+            bodied=bodied,
+            told=told,
+            around=edge.around,
+        )
         call.context = exchange
         token = scopes.current.set(around)
         exchange.begin()

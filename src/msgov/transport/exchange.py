@@ -7,13 +7,13 @@ its task is cancelled, and `run` says why. Nothing of this costs a timer unless 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from msgov.call import IGNORED, Call
 from msgov.clock import Clock
 from msgov.errors import CallFailed, DeadlineExceeded, DeadlineSpent, MsgovError
-from msgov.observability import spans
 from msgov.scope import Trace
 from msgov.transport.limits import App, Limits, Message, Receive, Scope, Send
 from msgov.transport.problem import outcome, traced
@@ -86,6 +86,7 @@ class Exchange:
         *,
         bodied: bool,
         told: bool,
+        around: Callable[[Call], AbstractContextManager[object]] | None,
     ) -> None:
         self.scope = scope
         self._call = call
@@ -95,6 +96,7 @@ class Exchange:
         self._round = rounds
         self._clock = clock
         self._bodied = bodied  # a body was announced
+        self._span = around
         self._told = told  # the deadline is the caller's own
         self._since = clock()
         self._here()
@@ -135,10 +137,10 @@ class Exchange:
         self.began = True
         self._here()  # a layer may have given the application a task of its own
         try:
-            if call.trace is None or call.trace.__class__ is Trace:  # no span to make current
+            if self._span is None or call.trace.__class__ is Trace:  # no span to make current
                 await app(self.scope, self.receive, self.send)
             else:
-                with spans.attached(call):
+                with self._span(call):
                     await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError as cancelled:
             if self._why not in ("late", "slow"):
@@ -206,8 +208,10 @@ class Exchange:
                 finally:
                     self._direct -= 1
             self._listening += 1
+            reader = self._reading()
             try:
-                await asyncio.shield(self._reading())
+                await asyncio.shield(reader)
+                self._arrived(reader)  # one that is done already is waited for without a turn of the loop
             except asyncio.CancelledError:
                 self._starved = self._bodied
                 raise
@@ -276,8 +280,8 @@ class Exchange:
         return reader
 
     def _arrived(self, reader: asyncio.Future[Message]) -> None:
-        if reader.cancelled() or reader.exception() is not None:
-            return  # whoever receives next is told
+        if reader is not self._reader or reader.cancelled() or reader.exception() is not None:
+            return  # taken already; or whoever receives next is told
         message = reader.result()
         if message["type"] != "http.request":
             self._heard(message)

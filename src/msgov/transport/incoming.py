@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from msgov import scope as scopes
@@ -25,7 +26,9 @@ class HttpEdge:
     `default_deadline` seconds, 15 by default, and none once it replies with an event stream; a longer one than
     `longest_deadline`, 60 by default, is cut. `trusted` tells by its address which peer is believed: its attempt
     allowance, and, with `hops` proxies in front, the X-Forwarded-For that they append to. Otherwise the peer of the
-    socket is whom a request is for; let no server rewrite it (uvicorn: `proxy_headers=False`). Raises `RuleError`.
+    socket is whom a request is for; let no server rewrite it (uvicorn: `proxy_headers=False`). `around` is
+    entered round the application where the call has a span, in its own task: a tracer makes it current there. Raises
+    `RuleError`.
     """
 
     service: str
@@ -35,6 +38,7 @@ class HttpEdge:
     limits: Limits = field(default_factory=Limits)
     trusted: Callable[[str], bool] = field(default=lambda peer: False)
     hops: int = 0
+    around: Callable[[Call], AbstractContextManager[object]] | None = None
     clock: Clock = monotonic
 
     def __post_init__(self) -> None:

@@ -72,6 +72,9 @@ class Refusal:
         self.headers.append((b"content-length", str(len(self.body)).encode()))
 
 
+_TRACE_ID, _TRACERESPONSE = wire.TRACE_ID.encode(), wire.TRACERESPONSE.encode()
+
+
 def refusal(error: BaseException, *, began: bool, trace: Trace | None, close: bool = False) -> Refusal:
     """Turn an error into what the caller may know of it.
 
@@ -92,7 +95,7 @@ def refusal(error: BaseException, *, began: bool, trace: Trace | None, close: bo
 
 def traced(trace: Trace) -> Headers:
     """Return the headers by which a caller finds its request again: ours, and the draft of Trace Context level 2."""
-    return [(b"x-trace-id", trace.trace_id.encode()), (b"traceresponse", wire.write_traceparent(trace).encode())]
+    return [(_TRACE_ID, trace.trace_id.encode()), (_TRACERESPONSE, wire.write_traceparent(trace).encode())]
 
 
 def outcome(status: int, headers: Mapping[str, str], error: BaseException | None) -> Outcome:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -19,7 +23,19 @@ class Log:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
+        self.running = 0
         self._changed = threading.Condition()
+
+    @contextmanager
+    def handler(self) -> Iterator[None]:
+        """Count a handler as running until it ends, however it does."""
+        with self._changed:
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.running -= 1
 
     def note(self, what: str) -> None:
         """Count one."""
@@ -53,6 +69,44 @@ def answer(ask: Any, context: Any, text: str) -> Any:
     )
 
 
+def counted(handler: Any) -> Any:
+    """Count each run of a handler in the log of its servicer."""
+    if inspect.isasyncgenfunction(handler):
+
+        @functools.wraps(handler)
+        async def run(self: Any, request: Any, context: Any) -> Any:
+            with self.log.handler():
+                messages = handler(self, request, context)
+                try:
+                    async for message in messages:
+                        yield message
+                finally:
+                    await messages.aclose()
+
+    elif inspect.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        async def run(self: Any, request: Any, context: Any) -> Any:
+            with self.log.handler():
+                return await handler(self, request, context)
+
+    elif inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def run(self: Any, request: Any, context: Any) -> Any:
+            with self.log.handler():
+                yield from handler(self, request, context)
+
+    else:
+
+        @functools.wraps(handler)
+        def run(self: Any, request: Any, context: Any) -> Any:
+            with self.log.handler():
+                return handler(self, request, context)
+
+    return run
+
+
 class AioEcho(echo_pb2_grpc.EchoServicer):
     """The asyncio one; `next_stub` is asked first by a deep call."""
 
@@ -68,6 +122,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
                 raise ValueError("secret=hunter2")
             await context.abort(grpc.StatusCode[ask.fail], "told to")
 
+    @counted
     async def Unary(self, request: Any, context: Any) -> Any:
         self.log.note("begun")
         try:
@@ -85,6 +140,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
 
     Once = Unary
 
+    @counted
     async def Down(self, request: Any, context: Any) -> Any:
         self.log.note("begun")
         try:
@@ -98,6 +154,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
             raise
         self.log.note("finished")
 
+    @counted
     async def Up(self, request_iterator: Any, context: Any) -> Any:
         self.log.note("begun")
         texts = []
@@ -107,6 +164,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
         self.log.note("finished")
         return echo_pb2.Answer(text="+".join(texts))
 
+    @counted
     async def Both(self, request_iterator: Any, context: Any) -> Any:
         self.log.note("begun")
         try:
@@ -141,6 +199,7 @@ class SyncEcho(echo_pb2_grpc.EchoServicer):
             self.log.note("cancelled")
             raise RuntimeError("the caller is gone")
 
+    @counted
     def Unary(self, request: Any, context: Any) -> Any:
         self.log.note("begun")
         self._fail(request, context)
@@ -154,6 +213,7 @@ class SyncEcho(echo_pb2_grpc.EchoServicer):
 
     Once = Unary
 
+    @counted
     def Down(self, request: Any, context: Any) -> Any:
         self.log.note("begun")
         try:
@@ -167,6 +227,7 @@ class SyncEcho(echo_pb2_grpc.EchoServicer):
             raise
         self.log.note("finished")
 
+    @counted
     def Up(self, request_iterator: Any, context: Any) -> Any:
         self.log.note("begun")
         texts = []
@@ -176,6 +237,7 @@ class SyncEcho(echo_pb2_grpc.EchoServicer):
         self.log.note("finished")
         return echo_pb2.Answer(text="+".join(texts))
 
+    @counted
     def Both(self, request_iterator: Any, context: Any) -> Any:
         self.log.note("begun")
         for ask in request_iterator:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 
 from msgov.call import Call, Outcome
 from msgov.errors import NoInstance
-from msgov.policy import Gate, Plan
+from msgov.policy import Gate, Plan, Waiting
 
 
 class Count(Gate[int]):
@@ -69,3 +70,37 @@ class Pick(Gate[At]):
 
     def settle(self, ticket: At, outcome: Outcome, now: float) -> None:
         """Learn nothing."""
+
+
+class Turnstile(Gate[int]):
+    """Lets so many in at once, the others wait in line for a while."""
+
+    def __init__(self, permits: int, patience: float) -> None:
+        self.permits = self.free = permits
+        self.patience = patience
+        self._line: deque[Waiting[int]] = deque()
+        self._lock = threading.Lock()
+
+    def admit(self, call: Call, now: float) -> int | Waiting[int]:
+        with self._lock:
+            if self.free:
+                self.free -= 1
+                return 1
+            place: Waiting[int] = Waiting(since=now, until=now + self.patience)
+            self._line.append(place)
+            return place
+
+    def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
+        with self._lock:
+            if not self._line:
+                self.free += 1
+                return
+            place = self._line.popleft()
+            place.resolve(ticket=1)
+        place.rouse()
+
+    def withdraw(self, waiting: Waiting[int], now: float) -> int | None:
+        with self._lock:
+            if waiting.ticket is None:
+                self._line.remove(waiting)
+        return waiting.ticket

@@ -14,10 +14,8 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from msgov.errors import MsgovError
-
 from . import status
-from .aio_method import AioMethod, Native
+from .aio_method import Native
 from .flight import Flight
 
 EOF = grpc.aio.EOF
@@ -158,7 +156,7 @@ class UnaryUnaryCall(_Answers, grpc.aio.UnaryUnaryCall[Any, Any]):
                         raise
                     if not flight.over and flight.native is native:
                         yield from self._change().__await__()  # the callback comes with the next turn
-                except Exception as error:  # noqa: BLE001  grpc could not begin it, and would never say that it is over
+                except Exception as error:
                     if flight.over:
                         raise
                     flight.fail(native, error)
@@ -230,10 +228,12 @@ class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
 class _Writes(_Answers):
     """What the two client-streaming calls write: one attempt, the native call beneath."""
 
+    _done_writing_flag = False  # grpc.aio asks its interceptors' calls for it; the native call answers for itself
+
     async def write(self, request: Any) -> None:
         """Send a message; raises what its serialising raises."""
         native = await self._one()
-        await native.write(cast("AioMethod", self._flight.port).encode(request))
+        await native.write(self._flight.port.encode(request))
 
     async def done_writing(self) -> None:
         """Say that no more messages come."""

@@ -42,7 +42,69 @@ class Owner(Protocol):
         ...
 
 
-class AioMethod(Method):
+class Loop:
+    """What any channel of a loop lends its flights: the loop, and grpc.aio's own calls."""
+
+    @property
+    def home(self) -> asyncio.AbstractEventLoop:
+        """The loop that the flights live on."""
+        return asyncio.get_running_loop()
+
+    def later(self, seconds: float, act: Callable[[], object]) -> Off:
+        """Act on the loop."""
+        return self.home.call_later(seconds, act)
+
+    def soon(self, act: Callable[[], object]) -> bool:
+        """Act on the loop; False when it is closed."""
+        try:
+            self.home.call_soon_threadsafe(act)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def watch(self, native: Native, landed: Callable[[Native], None]) -> None:
+        """Tell before whoever awaits goes on."""
+        native.add_done_callback(landed)
+
+    def ended(self, native: Native) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
+        """Read what a call that is over has; its error is what awaiting it raises."""
+        code: grpc.StatusCode = _now(native.code())
+        if code is grpc.StatusCode.OK:
+            return code, (), None
+        trailing = _now(native.trailing_metadata())
+        text = _now(native.debug_error_string())
+        if code is grpc.StatusCode.CANCELLED and text is None:  # grpc explains every status but its own cancellation
+            return code, (), asyncio.CancelledError()
+        error = grpc.aio.AioRpcError(
+            code, _now(native.initial_metadata()), trailing, _now(native.details()), debug_error_string=text
+        )
+        return code, tuple(trailing or ()), error
+
+    def stop(self, native: Native) -> None:
+        """Cancel the call."""
+        native.cancel()
+
+    def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
+        """Answer at once, or by a task."""
+        around = scoped(call)
+        try:
+            reply = around.run(make)
+        except Exception as error:  # noqa: BLE001  the answer failed too
+            done(None, error)
+            return None
+        if not inspect.isawaitable(reply):
+            done(reply, None)
+            return None
+        task = self.home.create_task(_waited(reply), context=around)
+        task.add_done_callback(partial(_answered, done))
+        return task
+
+    def cancelled(self) -> BaseException:
+        """Make what awaiting a cancelled call raises."""
+        return asyncio.CancelledError()
+
+
+class AioMethod(Method, Loop):
     """What is made once and used for every call; it is the port of their flights."""
 
     def __init__(
@@ -54,6 +116,11 @@ class AioMethod(Method):
         self._channel = channel
         self._connections = channel.connections
 
+    @property
+    def home(self) -> asyncio.AbstractEventLoop:
+        """The channel's loop."""
+        return self._channel.home
+
     def begin(
         self,
         request: Any,
@@ -63,42 +130,40 @@ class AioMethod(Method):
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
     ) -> Flight[Native]:
-        """Begin a call."""
+        """Begin a call; what it cannot be given is raised where it is awaited."""
         self._channel.settle()
         governed = self.governed()
         call = self.call(request, timeout)
-        if self.once or metadata or credentials or wait_for_ready is not None or compression:
-            call.context = Given(metadata, credentials, wait_for_ready, compression)
         flight: Flight[Native] = Flight(self, governed.pipeline, governed.segment, call)
+        if self.once or metadata or credentials or wait_for_ready is not None or compression:
+            try:
+                call.context = Given(metadata, credentials, wait_for_ready, compression)
+            except Exception as error:  # noqa: BLE001  metadata that cannot be sent
+                flight.refuse(error)
+                return flight
         flight.begin()
         return flight
 
-    def later(self, seconds: float, act: Callable[[], object]) -> Off:
-        return self._channel.home.call_later(seconds, act)
-
-    def soon(self, act: Callable[[], object]) -> bool:
-        try:
-            self._channel.home.call_soon_threadsafe(act)
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
     def enter(self, call: Call, flight: object) -> AioConnection:
+        """Take the connection to the instance picked, or to the target itself."""
         instance = call.instance
         if instance is None:
             return self._connections.enter(self.target, flight, pinned=True)
         return self._connections.enter(address(instance), flight)
 
     def leave(self, connection: AioConnection, flight: object) -> None:
+        """Leave it."""
         self._connections.leave(connection, flight)
 
     def reach(self, connection: AioConnection, call: Call, heard: Heard) -> bool | None:
+        """Ask whether it is up, unless the caller lets the transport wait for it."""
         given = call.context
         if isinstance(given, Given) and given.wait_for_ready:
             return True  # the transport waits
         return self._connections.reach(connection, heard)
 
     def launch(self, connection: AioConnection, call: Call, seconds: float | None) -> Native:
+        """Begin grpc's own call."""
         native, given = self.native(connection), call.context
         headers = wire.outgoing(call, 0.0, deadline=False)
         if not isinstance(given, Given):
@@ -117,47 +182,12 @@ class AioMethod(Method):
             compression=given.compression,
         )
 
-    def watch(self, native: Native, landed: Callable[[Native], None]) -> None:
-        native.add_done_callback(landed)
-
-    def ended(self, native: Native) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
-        code: grpc.StatusCode = _now(native.code())
-        if code is grpc.StatusCode.OK:
-            return code, (), None
-        trailing = _now(native.trailing_metadata())
-        text = _now(native.debug_error_string())
-        if code is grpc.StatusCode.CANCELLED and text is None:  # grpc explains every status but its own cancellation
-            return code, (), asyncio.CancelledError()
-        error = grpc.aio.AioRpcError(
-            code, _now(native.initial_metadata()), trailing, _now(native.details()), debug_error_string=text
-        )
-        return code, tuple(trailing or ()), error
-
-    def stop(self, native: Native) -> None:
-        native.cancel()
-
     def unreached(self, connection: AioConnection, code: grpc.StatusCode) -> BaseException:
+        """Make the error of an attempt that found no connection."""
         trailing = grpc.aio.Metadata((wire.SENT, "no"))
         return grpc.aio.AioRpcError(
             code, grpc.aio.Metadata(), trailing, f"{connection.address}: no connection", debug_error_string=""
         )
-
-    def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
-        around = scoped(call)
-        try:
-            reply = around.run(make)
-        except Exception as error:  # noqa: BLE001  the answer failed too
-            done(None, error)
-            return None
-        if not inspect.isawaitable(reply):
-            done(reply, None)
-            return None
-        task = self._channel.home.create_task(_waited(reply), context=around)
-        task.add_done_callback(partial(_answered, done))
-        return task
-
-    def cancelled(self) -> BaseException:
-        return asyncio.CancelledError()
 
 
 async def _waited(reply: Awaitable[object]) -> object:

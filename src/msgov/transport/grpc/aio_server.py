@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -16,7 +15,18 @@ from msgov.call import Call
 
 from . import bridge
 from .serving import (
-    Chosen, Edge, Handlers, Serving, Wrapped, aborted, answer_to, began, behaviour, chosen, receive, remade,
+    Chosen,
+    Edge,
+    Handlers,
+    Serving,
+    Wrapped,
+    aborted,
+    answer_to,
+    began,
+    behaviour,
+    chosen,
+    receive,
+    remade,
 )  # fmt: skip
 
 Behaviour = Callable[..., Any]

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 import grpc
 
-from msgov.call import IGNORED, NO, OK, PERMANENT, Call, Outcome
+from msgov.call import IGNORED, NO, PERMANENT, Call, Outcome
 from msgov.errors import DeadlineExceeded, DeadlineSpent, MsgovError, Rejected
 from msgov.event import unraisable
 from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
@@ -51,6 +51,7 @@ class Flight(Generic[N]):
         self._segment = segment
         self._tickets: Tickets = []
         self._attempt: Tickets = []
+        self._started = self._since = 0.0
         self._tries = 1
         self._inside = False  # past the frame outside the seam
         self._aloft = False  # a native call is under way
@@ -70,6 +71,11 @@ class Flight(Generic[N]):
         """Start the first attempt, or its place in a line. Never raises: a refusal is kept for whoever asks."""
         now = self._started = self._since = self.port.clock()
         self._enter(self._segment.outer, self._tickets, now, self._opened)
+
+    def refuse(self, error: Exception) -> None:
+        """Fail before anything begins, for a reason that lies in what the call was given."""
+        now = self._started = self._since = self.port.clock()
+        self._grounded(error, now)
 
     def cancel(self) -> bool:
         """End the call for the caller's own reason; return False when it was over or cancelled already."""
@@ -260,8 +266,8 @@ class Flight(Generic[N]):
             self._leave()
             try:
                 code, trailing, error = self.port.ended(native)
-            except Exception as fault:  # noqa: BLE001  an interceptor of the user's raised it
-                self._failed(self._judged(fault, now), now)
+            except Exception as stray:  # noqa: BLE001  an interceptor of the user's raised it
+                self._failed(self._judged(stray, now), now)
                 return
             if code is grpc.StatusCode.OK:
                 self._settled(now)

@@ -1,27 +1,32 @@
 """Client interceptors for channels that people already have: the same policies, without picking an instance.
 
 `aio_interceptors` returns the four that `grpc.aio` wants, `SyncInterceptor` is all four for `grpc.intercept_channel`.
-Prefer the msgov channel where you can: it starts calls at once and chooses the instance of each attempt.
+Prefer the msgov channel where you can: it chooses the instance of each attempt, and knows what was never sent.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
 
-from msgov import aio, scope, sync, wire
+from msgov import scope, wire
 from msgov.call import Call
 from msgov.clock import Clock, monotonic
-from msgov.pipeline import Pipeline, Policy
-from msgov.policy import Plan
 
-from . import status
-from .method import idempotent
+from .aio_calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from .aio_method import Loop
+from .coming import Coming
+from .flight import Flight
+from .method import MOST_METHODS, Governed, Policies, idempotent, until
+from .port import Off
+from .shared import SharedFlight
+from .sync_calls import FutureCall, Native, StreamCall
+from .sync_method import Threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +34,20 @@ class ClientEdge:
     """How a foreign channel's calls are governed: the service it leads to, and the policies of a method path."""
 
     target: str
-    policies: Callable[[str], tuple[Policy, ...]]
+    policies: Policies
     clock: Clock = monotonic
 
 
+class _Asked(NamedTuple):
+    """What grpc hands an interceptor."""
+
+    go_on: Callable[[Any, Any], Any]
+    details: Any
+    request: Any
+
+
 class _Details(NamedTuple):
-    """What an attempt is sent with: the fields of both colours' ClientCallDetails."""
+    """What an attempt is sent with: the fields of the blocking colour's ClientCallDetails."""
 
     method: Any
     timeout: float | None
@@ -44,47 +57,58 @@ class _Details(NamedTuple):
     compression: Any = None
 
 
-class _Governed:
-    """One pipeline per method, made again when its policies change shape."""
+class _Foreign:
+    """What flights on someone else's channel are lent, either colour: it is connected, or not, as its owner likes."""
 
-    def __init__(self, edge: ClientEdge) -> None:
+    def __init__(self, edge: ClientEdge, *, once: bool, streams: bool) -> None:
+        self.clock = edge.clock
+        self.streams = streams
         self._edge = edge
-        self._kept: dict[tuple[str, bool], tuple[tuple[Policy, ...], Pipeline]] = {}
+        self._once = once
+        self._kept: dict[str, Governed] = {}
 
-    def pipeline(self, path: str, *, once: bool) -> Pipeline:
-        policies = self._edge.policies(path)
-        kept = self._kept.get((path, once))
-        if kept is None or kept[0] is not policies:
-            left = [policy for policy in policies if not (once and isinstance(policy, Plan))]
-            kept = self._kept[path, once] = (policies, Pipeline(left, classify=status.judge))
-        return kept[1]
+    def governed(self, path: str) -> Governed:
+        """Return what governs the next call of a method."""
+        policies, kept = self._edge.policies(path), self._kept.get(path)
+        if kept is None or kept.policies is not policies:
+            if len(self._kept) >= MOST_METHODS:
+                self._kept.clear()
+            kept = self._kept[path] = Governed(policies, once=self._once)
+        return kept
 
-    def call(self, path: str, request: object, timeout: float | None) -> Call:
-        around, clock = scope.current.get(), self._edge.clock
-        deadline = around.deadline if timeout is None else scope.sooner(around.deadline, clock() + timeout)
+    def call(self, path: str, asked: _Asked) -> Call:
+        """Make a call in the current scope."""
+        around = scope.current.get()
         call = Call(
             self._edge.target,
             path,
-            request,
-            deadline=deadline,
+            None if self._once else asked.request,
+            deadline=until(asked.details.timeout, around.deadline, self.clock()),
             idempotent=idempotent(path),
             key=around.key,
             attempts_left=around.attempts_left,
         )
         call.trace = around.trace
+        call.context = asked
         return call
 
-    def details(self, details: Any, call: Call) -> Any:
-        """Return the details of an attempt: what is left of the deadline, and our headers."""
-        left = None if call.deadline is None else call.deadline - self._edge.clock()
-        headers = (*(details.metadata or ()), *wire.outgoing(call, 0.0, deadline=False))
-        if isinstance(details, grpc.aio.ClientCallDetails):
-            sent = grpc.aio.Metadata(*headers)
-            return grpc.aio.ClientCallDetails(details.method, left, sent, details.credentials, details.wait_for_ready)
-        return _Details(
-            details.method, left, headers, details.credentials, details.wait_for_ready,
-            getattr(details, "compression", None),
-        )  # fmt: skip
+    def enter(self, call: Call, flight: object) -> None:
+        """Take the one connection there is."""
+
+    def leave(self, connection: None, flight: object) -> None:
+        """Leave it."""
+
+    def reach(self, connection: None, call: Call, heard: Callable[[bool], None]) -> bool:
+        """Believe that it is up: what it is not is then taken for sent."""
+        return True
+
+    def unreached(self, connection: None, code: grpc.StatusCode) -> BaseException:
+        """Never asked for: a connection that is believed in is always reached."""
+        raise NotImplementedError
+
+    def encode(self, message: Any) -> Any:
+        """Leave a message to the channel's own serialiser."""
+        return message
 
 
 def _path(details: Any) -> str:
@@ -92,152 +116,102 @@ def _path(details: Any) -> str:
     return method.decode() if isinstance(method, bytes) else str(method)
 
 
+def _asked(call: Call) -> _Asked:
+    assert isinstance(call.context, _Asked)  # noqa: S101  made by _Foreign.call
+    return call.context
+
+
+def _headers(call: Call, details: Any) -> tuple[Any, ...]:
+    return (*(details.metadata or ()), *wire.outgoing(call, 0.0, deadline=False))
+
+
+class _Aio(_Foreign, Loop):
+    def launch(self, connection: None, call: Call, seconds: float | None) -> Coming:
+        """Go on to the next interceptor, or to the call itself."""
+        go_on, details, request = _asked(call)
+        sent = grpc.aio.ClientCallDetails(
+            details.method,
+            seconds,
+            grpc.aio.Metadata(*_headers(call, details)),
+            details.credentials,
+            details.wait_for_ready,
+        )
+        return Coming(self.home.create_task(go_on(sent, request)))
+
+    def begin(self, go_on: Any, details: Any, request: Any) -> Flight[Coming]:
+        """Begin a call."""
+        path = _path(details)
+        governed = self.governed(path)
+        call = self.call(path, _Asked(go_on, details, request))
+        flight: Flight[Coming] = Flight(self, governed.pipeline, governed.segment, call)
+        flight.begin()
+        return flight
+
+
 def aio_interceptors(edge: ClientEdge) -> list[grpc.aio.ClientInterceptor]:
     """Return the interceptors to open a `grpc.aio` channel with."""
-    governed = _Governed(edge)
-    return [_UnaryUnary(governed), _UnaryStream(governed), _StreamUnary(governed), _StreamStream(governed)]
+    return [_UnaryUnary(edge), _UnaryStream(edge), _StreamUnary(edge), _StreamStream(edge)]
 
 
-class _Aio:
-    def __init__(self, governed: _Governed) -> None:
-        self._governed = governed
+class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, edge: ClientEdge) -> None:
+        self._port = _Aio(edge, once=False, streams=False)
 
-    async def _reply(self, continuation: Any, details: Any, request: Any, *, once: bool) -> Any:
-        path = _path(details)
-
-        async def send(call: Call) -> object:
-            native = await continuation(self._governed.details(details, call), request)
-            try:
-                return await native
-            except asyncio.CancelledError:
-                native.cancel()
-                raise
-
-        handler = aio.govern(self._governed.pipeline(path, once=once), send, native=True)
-        reply = await handler(self._governed.call(path, request, details.timeout))
-        return _Replied(reply) if once else reply  # of a streaming call, grpc.aio wants a call back
-
-    async def _stream(self, continuation: Any, details: Any, request: Any, *, once: bool) -> Any:
-        path = _path(details)
-        began = asyncio.get_running_loop().create_future()
-
-        async def opened(call: Call) -> AsyncIterator[Any]:
-            native = await continuation(self._governed.details(details, call), request)
-            if not began.done():
-                began.set_result(None)
-            try:
-                async for message in native:
-                    yield message
-            finally:
-                native.cancel()
-
-        call = self._governed.call(path, request, details.timeout)
-        messages = aio.stream(self._governed.pipeline(path, once=once), opened)(call)
-        # grpc.aio wants the call begun when the interceptor returns: the first message is drawn by a task of its own.
-        first = asyncio.ensure_future(anext(messages, _END))
-        try:
-            await asyncio.wait((first, began), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            first.cancel()
-            raise
-        if not began.done():
-            await first  # refused before anything was sent
-        first.add_done_callback(_retrieved)
-        return _rest(first, messages)
-
-
-_END = object()
-
-
-def _retrieved(first: asyncio.Future[Any]) -> None:
-    """Take the error of a first message that nobody drew: the call itself tells of it."""
-    if not first.cancelled():
-        first.exception()
-
-
-async def _rest(first: asyncio.Future[Any], messages: aio.Stream[Any]) -> AsyncIterator[Any]:
-    try:
-        message = await first
-        while message is not _END:
-            yield message
-            message = await anext(messages, _END)
-    finally:
-        first.cancel()
-        await messages.aclose()
-
-
-class _Replied:
-    """A reply that was waited for, where grpc.aio wants a call."""
-
-    def __init__(self, reply: object) -> None:
-        self._reply = reply
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._reply
-        yield  # makes it a generator that ends at once
-
-    def done(self) -> bool:
-        return True
-
-    def cancel(self) -> bool:
-        return False
-
-    def cancelled(self) -> bool:
-        return False
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        callback(self)
-
-
-class _UnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await self._reply(continuation, client_call_details, request, once=False)
+        return UnaryUnaryCall(self._port.begin(continuation, client_call_details, request))
 
 
-class _UnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):
+class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    def __init__(self, edge: ClientEdge) -> None:
+        self._port = _Aio(edge, once=False, streams=True)
+
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await self._stream(continuation, client_call_details, request, once=False)
+        return UnaryStreamCall(self._port.begin(continuation, client_call_details, request))
 
 
-class _StreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    def __init__(self, edge: ClientEdge) -> None:
+        self._port = _Aio(edge, once=True, streams=False)
+
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await self._reply(continuation, client_call_details, request_iterator, once=True)
+        return StreamUnaryCall(self._port.begin(continuation, client_call_details, request_iterator))
 
 
-class _StreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):
+class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
+    def __init__(self, edge: ClientEdge) -> None:
+        self._port = _Aio(edge, once=True, streams=True)
+
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await self._stream(continuation, client_call_details, request_iterator, once=True)
+        return StreamStreamCall(self._port.begin(continuation, client_call_details, request_iterator))
 
 
-class _Reply(grpc.Future):  # type: ignore[type-arg]  # generic in its types only
-    """A reply that a fallback gave, where grpc wants a call that is over."""
+class _Sync(_Foreign, Threads):
+    def later(self, seconds: float, act: Callable[[], object]) -> Off:
+        """Act in a thread of its own: going on waits for the reply where the caller waits too."""
+        return super().later(seconds, lambda: threading.Thread(target=act, name="msgov-attempt", daemon=True).start())
 
-    def __init__(self, reply: object) -> None:
-        self._reply = reply
+    def launch(self, connection: None, call: Call, seconds: float | None) -> Native:
+        """Go on to the next interceptor, or to the call itself."""
+        go_on, details, request = _asked(call)
+        compression = getattr(details, "compression", None)
+        sent = _Details(
+            details.method,
+            seconds,
+            _headers(call, details),
+            details.credentials,
+            details.wait_for_ready,
+            compression,
+        )
+        return go_on(sent, request)
 
-    def result(self, timeout: float | None = None) -> Any:
-        return self._reply
-
-    def exception(self, timeout: float | None = None) -> None:
-        return None
-
-    def traceback(self, timeout: float | None = None) -> None:
-        return None
-
-    def cancel(self) -> bool:
-        return False
-
-    def cancelled(self) -> bool:
-        return False
-
-    def running(self) -> bool:
-        return False
-
-    def done(self) -> bool:
-        return True
-
-    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        fn(self)
+    def begin(self, go_on: Any, details: Any, request: Any) -> Flight[Native]:
+        """Begin a call."""
+        path = _path(details)
+        governed = self.governed(path)
+        call = self.call(path, _Asked(go_on, details, request))
+        flight: Flight[Native] = SharedFlight(self, governed.pipeline, governed.segment, call)
+        flight.begin()
+        return flight
 
 
 class SyncInterceptor(
@@ -246,51 +220,26 @@ class SyncInterceptor(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Governs every call of a channel: `grpc.intercept_channel(channel, SyncInterceptor(edge))`.
-
-    A `future()` call waits for its reply here, in the caller's thread: grpc's interceptors cannot tell it apart.
-    """
+    """Governs every call of a channel: `grpc.intercept_channel(channel, SyncInterceptor(edge))`."""
 
     def __init__(self, edge: ClientEdge) -> None:
-        self._governed = _Governed(edge)
+        self._unary = _Sync(edge, once=False, streams=False)
+        self._down = _Sync(edge, once=False, streams=True)
+        self._up = _Sync(edge, once=True, streams=False)
+        self._both = _Sync(edge, once=True, streams=True)
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         """Govern a unary call."""
-        return self._reply(continuation, client_call_details, request, once=False)
-
-    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """Govern a client-streaming call: one attempt."""
-        return self._reply(continuation, client_call_details, request_iterator, once=True)
+        return FutureCall(self._unary.begin(continuation, client_call_details, request))
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         """Govern a server-streaming call."""
-        return self._stream(continuation, client_call_details, request, once=False)
+        return StreamCall(self._down.begin(continuation, client_call_details, request))
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Govern a client-streaming call: one attempt."""
+        return FutureCall(self._up.begin(continuation, client_call_details, request_iterator))
 
     def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         """Govern a call with streams both ways: one attempt."""
-        return self._stream(continuation, client_call_details, request_iterator, once=True)
-
-    def _reply(self, continuation: Any, details: Any, request: Any, *, once: bool) -> Any:
-        path = _path(details)
-
-        def send(call: Call) -> object:
-            native = continuation(self._governed.details(details, call), request)
-            native.result()
-            return native
-
-        handler = sync.govern(self._governed.pipeline(path, once=once), send)
-        reply = handler(self._governed.call(path, request, details.timeout))
-        return reply if isinstance(reply, grpc.Future) else _Reply(reply)
-
-    def _stream(self, continuation: Any, details: Any, request: Any, *, once: bool) -> Any:
-        path = _path(details)
-
-        def opened(call: Call) -> Iterator[Any]:
-            native = continuation(self._governed.details(details, call), request)
-            try:
-                yield from native
-            finally:
-                native.cancel()
-
-        call = self._governed.call(path, request, details.timeout)
-        return sync.stream(self._governed.pipeline(path, once=once), opened)(call)
+        return StreamCall(self._both.begin(continuation, client_call_details, request_iterator))

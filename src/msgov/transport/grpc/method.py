@@ -131,7 +131,7 @@ class Method:
         self.target = target
         self.clock = clock
         self.path = path
-        self.encode = encode or _as_it_is
+        self._encode = encode
         self.once = kind.startswith("stream")
         self.streams = kind.endswith("stream")
         self.idempotent = idempotent(path)
@@ -149,6 +149,10 @@ class Method:
         if governed is None or governed.policies is not policies:
             governed = self._governed = Governed(policies, once=self.once)
         return governed
+
+    def encode(self, message: Any) -> Any:
+        """Serialise a message."""
+        return message if self._encode is None else self._encode(message)
 
     def native(self, connection: Connection[Any]) -> Any:
         """Return the native multicallable of a connection, made with its first call."""
@@ -184,7 +188,3 @@ def scoped(call: Call) -> Context:
     around = scope.Scope(deadline=call.deadline, trace=call.trace, attempts_left=call.attempts_left, key=call.key)
     context.run(scope.current.set, around)
     return context
-
-
-def _as_it_is(message: Any) -> Any:
-    return message

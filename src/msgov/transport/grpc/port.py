@@ -30,6 +30,10 @@ class Port(Protocol[N]):
     clock: Clock
     streams: bool  # whether the reply is a stream: nothing can stand in for one
 
+    def encode(self, message: Any) -> Any:
+        """Make a message ready to be sent."""
+        ...
+
     def later(self, seconds: float, act: Callable[[], object]) -> Off:
         """Act after so many seconds."""
         ...

@@ -70,7 +70,7 @@ class HeadersTooLarge(Rejected):
     retry_after = -1.0
 
 
-class Chosen(Exception):  # noqa: N818  an outcome on its way through the frames, not a fault
+class Chosen(Exception):
     """A handler that came to its end has set a status: an outcome like any other, with a reply that may go with it."""
 
     def __init__(self, code: grpc.StatusCode, reply: object = None) -> None:

@@ -42,7 +42,49 @@ class Owner(Protocol):
         ...
 
 
-class SyncMethod(Method):
+class Threads:
+    """What any channel for threads lends its flights: the shared timers, and grpc's own calls as they are."""
+
+    def later(self, seconds: float, act: Callable[[], object]) -> Off:
+        """Act on the timers' thread."""
+        return timers.later(seconds, act)
+
+    def soon(self, act: Callable[[], object]) -> bool:
+        """Act on the timers' thread; False when the interpreter is ending."""
+        try:
+            self.later(0.0, act)
+        except RuntimeError:
+            return False
+        return True
+
+    def watch(self, native: Native, landed: Callable[[Native], None]) -> None:
+        """Tell on whatever thread the call ends."""
+        native.add_done_callback(landed)
+
+    def ended(self, native: Native) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
+        """Read what a call that is over has: it is its own error."""
+        code: grpc.StatusCode = native.code()
+        if code is grpc.StatusCode.OK:
+            return code, (), None
+        error = native if isinstance(native, BaseException) else None
+        return code, tuple(native.trailing_metadata() or ()), error
+
+    def stop(self, native: Native) -> None:
+        """Cancel the call."""
+        native.cancel()
+
+    def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
+        """Answer on a thread of its own: it may wait, and grpc's thread, on which a call ends, must not."""
+        work = partial(scoped(call).run, _answer, make, done)
+        threading.Thread(target=work, name="msgov-answer", daemon=True).start()
+        return None
+
+    def cancelled(self) -> BaseException:
+        """Make what `result` raises of a cancelled call."""
+        return grpc.FutureCancelledError()
+
+
+class SyncMethod(Method, Threads):
     """What is made once and used for every call; it is the port of their flights."""
 
     def __init__(
@@ -123,58 +165,29 @@ class SyncMethod(Method):
             "compression": given.compression,
         }
 
-    # What it lends a flight.
-
-    def later(self, seconds: float, act: Callable[[], object]) -> Off:
-        return timers.later(seconds, act)
-
-    def soon(self, act: Callable[[], object]) -> bool:
-        try:
-            timers.later(0.0, act)
-        except RuntimeError:  # the interpreter is ending
-            return False
-        return True
-
     def enter(self, call: Call, flight: object) -> SyncConnection:
+        """Take the connection to the instance picked, or to the target itself."""
         instance = call.instance
         if instance is None:
             return self._connections.enter(self.target, flight, pinned=True)
         return self._connections.enter(address(instance), flight)
 
     def leave(self, connection: SyncConnection, flight: object) -> None:
+        """Leave it."""
         self._connections.leave(connection, flight)
 
     def reach(self, connection: SyncConnection, call: Call, heard: Heard) -> bool | None:
+        """Ask whether it is up, unless the caller lets the transport wait for it."""
         return True if _given(call).wait_for_ready else connection.reach(heard)
 
     def launch(self, connection: SyncConnection, call: Call, seconds: float | None) -> Native:
+        """Begin grpc's own call."""
         begin = self.native(connection) if self.streams else self.native(connection).future
         return begin(_given(call).payload, **self._options(call, seconds))
 
-    def watch(self, native: Native, landed: Callable[[Native], None]) -> None:
-        native.add_done_callback(landed)
-
-    def ended(self, native: Native) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
-        code: grpc.StatusCode = native.code()
-        if code is grpc.StatusCode.OK:
-            return code, (), None
-        error = native if isinstance(native, BaseException) else None
-        return code, tuple(native.trailing_metadata() or ()), error
-
-    def stop(self, native: Native) -> None:
-        native.cancel()
-
     def unreached(self, connection: SyncConnection, code: grpc.StatusCode) -> BaseException:
+        """Make the error of an attempt that found no connection."""
         return Unreached(code, f"{connection.address}: no connection")
-
-    def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
-        # On a thread of its own: it may wait, and grpc's thread, on which a call ends, must not.
-        work = partial(scoped(call).run, _answer, make, done)
-        threading.Thread(target=work, name="msgov-answer", daemon=True).start()
-        return None
-
-    def cancelled(self) -> BaseException:
-        return grpc.FutureCancelledError()
 
 
 _AWAY, _LATE = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED

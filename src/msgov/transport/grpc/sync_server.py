@@ -12,7 +12,18 @@ from msgov import sync
 from msgov.call import Call
 
 from .serving import (
-    Chosen, Edge, Handlers, Serving, Wrapped, aborted, answer_to, began, behaviour, chosen, receive, remade,
+    Chosen,
+    Edge,
+    Handlers,
+    Serving,
+    Wrapped,
+    aborted,
+    answer_to,
+    began,
+    behaviour,
+    chosen,
+    receive,
+    remade,
 )  # fmt: skip
 
 Behaviour = Callable[..., Any]
