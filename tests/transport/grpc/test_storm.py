@@ -61,9 +61,9 @@ class AioStorm:
         if dice.random() < 0.3:
             call.add_done_callback(self._told)
         use = self._stream if kind in ("Down", "Both") else self._unary
-        del request
+        written, request = (asked if request is None else None), None
         try:
-            await use(call, written=asked if kind in ("Up", "Both") else None)
+            await use(call, written)
         except EXPECTED:
             if asyncio.current_task().cancelling():
                 raise
@@ -82,9 +82,10 @@ class AioStorm:
 
     async def _unary(self, call: Any, written: Any) -> None:
         dice = self.dice
-        if written is not None and dice.random() < 0.2:
+        if written is not None and dice.random() < 0.8:
             await call.write(written)
-            await call.done_writing()
+            if dice.random() < 0.8:
+                await call.done_writing()
         match dice.randrange(9):
             case 0:
                 return  # dropped
@@ -118,8 +119,10 @@ class AioStorm:
 
     async def _stream(self, call: Any, written: Any) -> None:
         dice = self.dice
-        if written is not None and dice.random() < 0.2:
+        if written is not None and dice.random() < 0.8:
             await call.write(written)
+            if dice.random() < 0.8:
+                await call.done_writing()
         match dice.randrange(8):
             case 0:
                 return  # dropped
@@ -150,7 +153,7 @@ class AioStorm:
 
 
 async def _aio_storm(seed: int, callers: int) -> None:
-    async with aio_world() as (world, stub):
+    async with aio_world(default_deadline=0.5) as (world, stub):
         turnstile, per_attempt = Turnstile(16, 0.03), Turnstile(12, 0.02)
         pick = Pick(world.port)
         world.policies = (world.outer, turnstile, Again(), pick, per_attempt, world.inner)
@@ -265,7 +268,7 @@ class SyncStorm:
 
 
 def _sync_storm(seed: int, callers: int) -> None:
-    with sync_world() as (world, stub):
+    with sync_world(default_deadline=0.5) as (world, stub):
         turnstile, per_attempt = Turnstile(16, 0.03), Turnstile(12, 0.02)
         world.policies = (world.outer, turnstile, Again(), Pick(world.port), per_attempt, world.inner)
         storm = SyncStorm(stub, seed)

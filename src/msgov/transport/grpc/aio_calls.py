@@ -228,7 +228,7 @@ class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
 class _Writes(_Answers):
     """What the two client-streaming calls write: one attempt, the native call beneath."""
 
-    _done_writing_flag = False  # grpc.aio asks its interceptors' calls for it; the native call answers for itself
+    _done_writing_flag = False  # grpc.aio asks its interceptors' calls for it too
 
     async def write(self, request: Any) -> None:
         """Send a message; raises what its serialising raises."""
@@ -237,6 +237,7 @@ class _Writes(_Answers):
 
     async def done_writing(self) -> None:
         """Say that no more messages come."""
+        self._done_writing_flag = True
         await (await self._one()).done_writing()
 
     async def _one(self) -> Native:
@@ -247,7 +248,16 @@ class _Writes(_Answers):
 
 
 class StreamUnaryCall(_Writes, UnaryUnaryCall, grpc.aio.StreamUnaryCall[Any, Any]):
-    """A governed call with a request stream: one attempt."""
+    """A governed call with a request stream: one attempt.
+
+    Dropped while its caller was still writing, it is cancelled: nobody could ever end it.
+    """
+
+    def __del__(self) -> None:
+        """Cancel what can never end."""
+        flight = getattr(self, "_flight", None)
+        if flight is not None and flight.call.request is None and not self._done_writing_flag:
+            flight.drop()
 
 
 class StreamStreamCall(_Writes, UnaryStreamCall, grpc.aio.StreamStreamCall[Any, Any]):

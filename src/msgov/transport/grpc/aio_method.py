@@ -1,4 +1,4 @@
-"""One method of an asyncio channel: begins its flights, and lends them the loop, the connections and grpc.aio's calls."""
+"""One method of an asyncio channel: begins its flights, lends them loop, connections and grpc.aio's calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A native call that other interceptors are still on their way to: what can be asked of it is asked once it is there."""
+"""A native call that other interceptors are still on their way to: what is asked of it waits until it is there."""
 
 from __future__ import annotations
 

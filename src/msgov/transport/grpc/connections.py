@@ -198,8 +198,8 @@ class SyncConnection(Connection[grpc.Channel]):
     def reach(self, heard: Heard) -> bool | None:
         """Say whether it is up; None when that is not known yet: it is being connected, and `heard` will be told.
 
-        What is told may be a moment old. It is safe to believe: "up" is the cautious belief, and who was told "down" has
-        sent nothing.
+        What is told may be a moment old. It is safe to believe: "up" is the cautious belief, and who was told "down"
+        has sent nothing.
         """
         with self._lock:
             state, asked = self._state, self._asked

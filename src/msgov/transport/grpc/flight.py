@@ -32,8 +32,8 @@ class Flight(Generic[N]):
     """
 
     __slots__ = (
-        "_aloft", "_attempt", "_callbacks", "_connection", "_errand", "_heard", "_inside", "_line", "_pipeline", "_real",
-        "_segment", "_since", "_started", "_then", "_tickets", "_timer", "_tries", "_turn", "answered", "call",
+        "_aloft", "_attempt", "_callbacks", "_connection", "_errand", "_heard", "_inside", "_line", "_pipeline",
+        "_real", "_segment", "_since", "_started", "_then", "_tickets", "_timer", "_tries", "_turn", "answered", "call",
         "cancelled", "committed", "error", "native", "over", "port", "reply",
     )  # fmt: skip
 
@@ -122,7 +122,7 @@ class Flight(Generic[N]):
             self._tell()
 
     def drop(self) -> None:
-        """Cancel, for a finaliser: no lock is taken; where nobody is left to do it, the tickets go to the frames' queues."""
+        """Cancel, for a finaliser: no lock is taken; where nobody is left for it, the tickets go to the frames' queues."""
         if not self.over and not self.port.soon(self.cancel):
             self._abandon()
 

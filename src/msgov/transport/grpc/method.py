@@ -1,4 +1,4 @@
-"""A method is what its path and its own description say of it, its policies made into a pipeline, and its native twins."""
+"""A method is what its path and its description say of it, its policies made into a pipeline, and its native twins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One method of a blocking channel: makes its calls, and lends their flights the timers, the connections and grpc's calls.
+"""One method of a blocking channel: makes its calls, lends their flights timers, connections and grpc's calls.
 
 A plain call runs by the blocking driver in its caller's thread; futures and response streams are flights on grpc's own.
 """
