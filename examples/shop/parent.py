@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import threading
 from collections.abc import Coroutine
@@ -32,12 +33,17 @@ async def _until_alone(main: Coroutine[object, None, None]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
+    def leave() -> None:
+        hurry()
+        task.cancel()
+
     def listen() -> None:
         while os.read(0, 4096):
             pass
-        hurry()
-        loop.call_soon_threadsafe(task.cancel)
+        hurry()  # here too, for a loop that turns no more
+        loop.call_soon_threadsafe(leave)
 
+    loop.add_signal_handler(signal.SIGTERM, leave)  # until `running.wait` takes it over
     if stat.S_ISFIFO(os.fstat(0).st_mode):
         threading.Thread(target=listen, name="parent", daemon=True).start()
     await main

@@ -69,3 +69,10 @@ def test_it_does_not_end_without_a_parent() -> None:
     """Under a supervisor that gives it no pipe, the end of standard input says nothing."""
     with started(sleep=0.2, stdin=subprocess.DEVNULL) as process:
         assert said(process) == (["over"], 0)
+
+
+def test_it_drains_when_it_is_told_to_end_while_it_starts() -> None:
+    """What it has opened by then is closed, not left."""
+    with started() as process:
+        process.terminate()
+        assert said(process) == (["drained", "over"], 0)

@@ -122,7 +122,7 @@ class Flight(Generic[N]):
             self._tell()
 
     def drop(self) -> None:
-        """Cancel, for a finaliser: no lock is taken; where nobody is left for it, the tickets go to the frames' queues."""
+        """Cancel, for a finaliser: no lock is taken; where nobody is left for it, the frames' queues get it."""
         if not self.over and not self.port.soon(self.cancel):
             self._abandon()
 
