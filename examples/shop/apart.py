@@ -65,7 +65,7 @@ async def serve(name: str, *, folder: Path, instance: int) -> None:
             stack.callback(asyncio.create_task(work()).cancel)
         ready(name, instance=instance, port=running.port, admin=running.admin_port)
         await running.wait()
-        parent.hurry()
+        parent.going()
     svc.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import stat
@@ -13,6 +14,8 @@ from typing import Final
 HARD: Final = 10.0  # seconds from the word to the end: more than a drain takes, less than a parent waits
 STUCK: Final = 70  # exit code of a process that did not end by itself
 
+_going = threading.Event()  # a process ends once: a second word must not break off what the first one has begun
+
 
 def run(main: Coroutine[object, None, None]) -> None:
     """Run until `main` ends, or is cancelled because the parent is gone."""
@@ -22,11 +25,10 @@ def run(main: Coroutine[object, None, None]) -> None:
         pass
 
 
-def hurry() -> None:
-    """From now on there are ten seconds left."""
-    timer = threading.Timer(HARD, os._exit, [STUCK])
-    timer.daemon = True
-    timer.start()
+def going() -> None:
+    """Say that the end has begun: there are ten seconds left, and nobody is told again."""
+    _going.set()
+    _limit()
 
 
 async def _until_alone(main: Coroutine[object, None, None]) -> None:
@@ -34,16 +36,24 @@ async def _until_alone(main: Coroutine[object, None, None]) -> None:
     assert task is not None
 
     def leave() -> None:
-        hurry()
-        task.cancel()
+        if not _going.is_set():
+            going()
+            task.cancel()
 
     def listen() -> None:
         while os.read(0, 4096):
             pass
-        hurry()  # here too, for a loop that turns no more
-        loop.call_soon_threadsafe(leave)
+        _limit()  # here, for a loop that turns no more
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(leave)
 
     loop.add_signal_handler(signal.SIGTERM, leave)  # until `running.wait` takes it over
     if stat.S_ISFIFO(os.fstat(0).st_mode):
         threading.Thread(target=listen, name="parent", daemon=True).start()
     await main
+
+
+def _limit() -> None:
+    timer = threading.Timer(HARD, os._exit, [STUCK])
+    timer.daemon = True
+    timer.start()

@@ -40,4 +40,4 @@ async def serve(*, folder: Path, instance: int) -> None:
         running = await stack.enter_async_context(front.running(server, at=at, admin="127.0.0.1:0", grace=GRACE))
         ready("together", instance=instance, port=running.port, admin=running.admin_port)
         await running.wait()
-        parent.hurry()
+        parent.going()

@@ -243,7 +243,7 @@ async def test_relay_that_stops_in_the_middle_is_replaced(db: Sqlite, bus: Flaky
                     await until(lambda: one.lost == 1)
                 assert noticed.hits > 0
     assert first_seen(bus.stored) == NUMBERS
-    assert len(bus.stored) == 13
+    assert 10 < len(bus.stored) <= 13  # the first batch came twice, however many were in it
 
 
 class Frozen:

@@ -123,7 +123,8 @@ def test_refusal_says_when_and_why() -> None:
     error = refused(opened(), 0.5)
     assert error.retry_after == pytest.approx(1.5)
     assert str(error) == "pay: breaker open, try again in 1.500 s"
-    assert error.facts == {"state": "open", "reason": "failure_rate", "calls": 4, "failures": 4, "era": 2}
+    numbers = {"calls": 4, "failures": 4, "seconds": 2.0, "era": 2}
+    assert error.facts == {"state": "open", "reason": "failure_rate", **numbers}
 
 
 def test_hystrix_single_test_on_open_circuit_after_time_window() -> None:

@@ -76,3 +76,12 @@ def test_it_drains_when_it_is_told_to_end_while_it_starts() -> None:
     with started() as process:
         process.terminate()
         assert said(process) == (["drained", "over"], 0)
+
+
+def test_a_second_word_does_not_break_off_the_drain() -> None:
+    """The pipe closes and the signal comes, in whichever order."""
+    with started(then="await asyncio.sleep(0.2); print('whole', flush=True)") as process:
+        process.terminate()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "drained\n"
+        assert said(process) == (["whole", "over"], 0)  # this closes the pipe

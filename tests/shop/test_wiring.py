@@ -10,7 +10,10 @@ import pytest
 
 from msgov.config.file import File
 from msgov.config.rules import RuleBook
+from msgov.messaging.embedded import Embedded
+from msgov.messaging.message import Message
 from shop import apart, stores, wiring
+from shop.audit.service import TOPIC
 from shop.pb import (
     audit_pb2,
     inventory_pb2,
@@ -64,3 +67,29 @@ def test_the_first_day_comes_once(tmp_path: Path) -> None:
             return int(row["most"])
 
     assert asyncio.run(story()) == wiring.STOCK
+
+
+def test_audit_records_an_event_once_under_whatever_id_it_comes(tmp_path: Path) -> None:
+    """A relay that died sends it again with the id it had, a replay with a new one: it is the same event."""
+
+    async def story() -> list[tuple[str, int, int]]:
+        svc, store = wiring.service("audit", folder=tmp_path, instance=1)
+        assert store is not None
+        wiring.audit(wiring.Given(svc, store, lambda kind, target: kind()))
+        events = [
+            Message.of(TOPIC, {"order_id": "o1", "version": version, "type": "placed"}, key="o1")
+            for version in (1, 1, 2, 2, 3)
+        ]
+        async with svc.opened(), Embedded(tmp_path / "bus.db") as bus:
+            await bus.publish(*events)
+            async with asyncio.timeout(20):
+                while True:
+                    rows = await store.fetch("SELECT order_id, version, times FROM audit ORDER BY version")
+                    if len(rows) == 3:
+                        break
+                    await asyncio.sleep(0.01)
+            assert await bus.letters() == []
+        svc.close()
+        return [tuple(row) for row in rows]
+
+    assert asyncio.run(story()) == [("o1", 1, 1), ("o1", 2, 1), ("o1", 3, 1)]

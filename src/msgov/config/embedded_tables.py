@@ -88,8 +88,9 @@ def history(key: str, most: int, connection: sqlite3.Connection) -> list[Version
     """Read the changes at or beneath a key, the newest first."""
     rows = connection.execute(
         "SELECT version, key, value, who, why, at FROM config_versions"
-        " WHERE ?1 = '' OR key = ?1 OR substr(key, 1, length(?1) + 1) = ?1 || '.' ORDER BY version DESC LIMIT ?2",
-        (key, most),
+        " WHERE :key = '' OR key = :key OR substr(key, 1, length(:key) + 1) = :key || '.'"
+        " ORDER BY version DESC LIMIT :most",
+        {"key": key, "most": most},
     )
     return [_version(row) for row in rows]
 
@@ -137,9 +138,9 @@ def _room(key: str, connection: sqlite3.Connection) -> None:
     parts = path(key)
     above = json.dumps([shown(parts[:size]) for size in range(1, len(parts))])
     row = connection.execute(
-        "SELECT key FROM config_values WHERE substr(key, 1, length(?1) + 1) = ?1 || '.'"
-        " OR key IN (SELECT value FROM json_each(?2)) LIMIT 1",
-        (key, above),
+        "SELECT key FROM config_values WHERE substr(key, 1, length(:key) + 1) = :key || '.'"
+        " OR key IN (SELECT value FROM json_each(:above)) LIMIT 1",
+        {"key": key, "above": above},
     ).fetchone()
     if row is not None:
         raise RuleError.at(key, "set", f"a key that no other overlaps: {row[0]} is set, change or delete that")

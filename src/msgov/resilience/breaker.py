@@ -48,7 +48,6 @@ _COUNTS = frozenset({CLOSED, FORCED_CLOSED})
 _BY_HAND = frozenset({FORCED_OPEN, FORCED_CLOSED, DISABLED, CLOSED})
 
 _WELL, _BADLY = 0, 1  # the kinds that the window counts
-_SAID = ("reason", "calls", "failures", "era")  # what a refusal repeats of how its state began
 _EXACT = 1e-9  # 3 of 10 is a rate of 0.3, whatever floats say
 
 
@@ -160,7 +159,7 @@ class Breaker(Gate[int]):
         self._asked = 0.0  # the latest time that the callee's Retry-After named
         self._trips = 0
         self._closed_at = -math.inf
-        self._why: Mapping[str, Fact] = {}
+        self._said: Mapping[str, Fact] = {}  # what every refusal repeats of how its state began
         self._news: deque[tuple[State, float, Mapping[str, Fact]]] = deque()
 
     @property
@@ -318,8 +317,9 @@ class Breaker(Gate[int]):
             self._closed_at = now
             self._calm = self._era if state in _COUNTS else 0
             self._admits = True
-        self._why = {"before": before.value, "after": state.value, "reason": reason, "era": self._era, **facts}
-        self._news.append((state, now, self._why))
+        told = {"reason": reason, "era": self._era, **facts}
+        self._said = {"state": state.value, **told}
+        self._news.append((state, now, {"before": before.value, "after": state.value, **told}))
 
     def _next(self) -> int:
         self._serial += 1
@@ -331,13 +331,11 @@ class Breaker(Gate[int]):
             left = self._until - now
         elif self._probing:
             left = max(0.0, min(min(self._probing.values()) - now, self._rule.open_seconds))
-        state = self.state.value
+        again = "" if left is None else f", try again in {left:.3f} s"
         return BreakerOpen(
-            f"{self.name or self.target or call.target}: breaker {state}"
-            + ("" if left is None else f", try again in {left:.3f} s"),
+            f"{self.name or self.target or call.target}: breaker {self._said['state']}{again}",
             retry_after=left,
-            state=state,
-            **{name: fact for name, fact in self._why.items() if name in _SAID},
+            **self._said,
         )
 
     def _report(self) -> None:

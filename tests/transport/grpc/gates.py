@@ -37,12 +37,12 @@ class Count(Gate[int]):
 
 
 class Again(Plan):
-    """Tries three times, at once."""
+    """Tries three times, at once, what may run twice or was never sent."""
 
     def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:
-        if outcome is None or tries >= 3 or outcome.verdict.name != "TRANSIENT" or not call.idempotent:
+        if outcome is None or tries >= 3 or outcome.verdict.name != "TRANSIENT":
             return None
-        return 0.001
+        return 0.001 if call.idempotent or outcome.sent.name == "NO" else None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -14,72 +13,15 @@ import pytest
 
 from msgov.call import Call, Outcome
 from msgov.errors import NoInstance, RateLimited
-from msgov.pipeline import Policy
 from msgov.policy import Gate, Plan, Substitute, Waiting
-from msgov.transport.grpc.aio_channel import Channel
-from msgov.transport.grpc.aio_server import ServerInterceptor
-from msgov.transport.grpc.connections import AioConnections
-from msgov.transport.grpc.serving import Edge
-from tests.transport.grpc import echo_pb2, echo_pb2_grpc
-from tests.transport.grpc.echo import AioEcho, Log
-from tests.transport.grpc.gates import Again, Count, Pick
+from tests.transport.grpc import echo_pb2
+from tests.transport.grpc.gates import Again, Pick
+from tests.transport.grpc.worlds import World, on_aio
 
 Ask = echo_pb2.Ask
 
 
-class World:
-    """A server, its log, and the gates on both sides."""
-
-    def __init__(self) -> None:
-        self.log = Log()
-        self.outer, self.inner, self.server_gate = Count(), Count(), Count()
-        self.policies: tuple[Policy, ...] = ()
-        self.server_policies: tuple[Policy, ...] = (self.server_gate,)
-        self.port = 0
-        self.servicer = AioEcho(self.log)
-
-    def settled(self) -> None:
-        """Check that nothing is held."""
-        assert (self.outer.inside, self.inner.inside) == (0, 0)
-
-
-@asynccontextmanager
-async def world() -> AsyncIterator[tuple[World, Any]]:
-    made = World()
-    edge = Edge(service="echo", policies=lambda path: made.server_policies)
-    server = grpc.aio.server(interceptors=[ServerInterceptor(edge)])
-    echo_pb2_grpc.add_EchoServicer_to_server(made.servicer, server)
-    made.port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    made.policies = (made.outer, Again(), Pick(made.port), made.inner)
-    async with Channel("echo", lambda path: made.policies) as channel:
-        made.servicer.next_stub = echo_pb2_grpc.EchoStub(channel)
-        yield made, echo_pb2_grpc.EchoStub(channel)
-    await server.stop(0)
-    await server.wait_for_termination(1)
-
-
-def run(test: Callable[[World, Any], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    async def main() -> None:
-        async with world() as (made, stub):
-            await asyncio.wait_for(test(made, stub), 20)
-            made.settled()
-        for _ in range(200):
-            left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            if not left:
-                break
-            await asyncio.sleep(0.005)
-        assert left == []
-
-    def runner() -> None:
-        asyncio.run(main())
-
-    runner.__doc__ = test.__doc__
-    runner.__name__ = test.__name__
-    return runner
-
-
-@run
+@on_aio
 async def test_all_four_kinds_answer(w: World, stub: Any) -> None:
     """A generated stub works unchanged."""
     assert (await stub.Unary(Ask(text="a"))).text == "a"
@@ -96,7 +38,7 @@ async def test_all_four_kinds_answer(w: World, stub: Any) -> None:
     assert w.server_gate.verdicts == ["OK"] * 4
 
 
-@run
+@on_aio
 async def test_reader_and_writer_style_works(w: World, stub: Any) -> None:
     """The other half of grpc.aio's streaming interface."""
     call = stub.Both()
@@ -113,7 +55,7 @@ async def test_reader_and_writer_style_works(w: World, stub: Any) -> None:
     assert (await up).text == "a"
 
 
-@run
+@on_aio
 async def test_awaited_twice_it_gives_the_same_reply(w: World, stub: Any) -> None:
     """As a bare call does."""
     call = stub.Unary(Ask(text="a"))
@@ -123,7 +65,7 @@ async def test_awaited_twice_it_gives_the_same_reply(w: World, stub: Any) -> Non
     assert not call.cancelled()
 
 
-@run
+@on_aio
 async def test_calls_start_when_they_are_made(w: World, stub: Any) -> None:
     """Three calls made, then awaited, run at once."""
     calls = [stub.Unary(Ask(text=str(n), sleep=0.2)) for n in range(3)]
@@ -132,7 +74,7 @@ async def test_calls_start_when_they_are_made(w: World, stub: Any) -> None:
     assert [(await c).text for c in calls] == ["0", "1", "2"]
 
 
-@run
+@on_aio
 async def test_a_dropped_call_runs_to_its_end(w: World, stub: Any) -> None:
     """Fire and forget, retries included."""
     stub.Unary(Ask(text="a", fail="UNAVAILABLE", fail_first=1))
@@ -141,7 +83,7 @@ async def test_a_dropped_call_runs_to_its_end(w: World, stub: Any) -> None:
     await w.log.until("begun", 2)
 
 
-@run
+@on_aio
 async def test_failed_attempts_are_tried_again(w: World, stub: Any) -> None:
     """The caller sees one call; the server sees three, numbered."""
     reply = await stub.Unary(Ask(text="a", fail="UNAVAILABLE", fail_first=2))
@@ -150,7 +92,7 @@ async def test_failed_attempts_are_tried_again(w: World, stub: Any) -> None:
     assert w.outer.verdicts == ["OK"]
 
 
-@run
+@on_aio
 async def test_the_last_error_is_grpcs_own(w: World, stub: Any) -> None:
     """What users catch today goes on working."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -166,7 +108,7 @@ async def test_the_last_error_is_grpcs_own(w: World, stub: Any) -> None:
     assert w.outer.verdicts == ["TRANSIENT", "PERMANENT"]
 
 
-@run
+@on_aio
 async def test_what_is_not_idempotent_is_not_repeated(w: World, stub: Any) -> None:
     """The proto says which methods are."""
     with pytest.raises(grpc.aio.AioRpcError):
@@ -174,7 +116,7 @@ async def test_what_is_not_idempotent_is_not_repeated(w: World, stub: Any) -> No
     assert w.log.seen["begun"] == 1
 
 
-@run
+@on_aio
 async def test_timeout_round_a_call_cancels_the_server(w: World, stub: Any) -> None:
     """asyncio.timeout reaches the handler."""
     with pytest.raises(TimeoutError):
@@ -184,7 +126,7 @@ async def test_timeout_round_a_call_cancels_the_server(w: World, stub: Any) -> N
     assert w.outer.verdicts == ["IGNORED"]
 
 
-@run
+@on_aio
 async def test_timeout_round_a_stream_cancels_the_server(w: World, stub: Any) -> None:
     """So does one round a stream."""
     with pytest.raises(TimeoutError):
@@ -195,7 +137,7 @@ async def test_timeout_round_a_stream_cancels_the_server(w: World, stub: Any) ->
     assert w.outer.verdicts == ["IGNORED"]
 
 
-@run
+@on_aio
 async def test_cancelling_the_task_cancels_the_server(w: World, stub: Any) -> None:
     """A cancelled task leaves nothing running."""
 
@@ -210,7 +152,7 @@ async def test_cancelling_the_task_cancels_the_server(w: World, stub: Any) -> No
     await w.log.until("cancelled")
 
 
-@run
+@on_aio
 async def test_the_calls_own_cancel_is_heard(w: World, stub: Any) -> None:
     """call.cancel() ends it, once."""
     call = stub.Unary(Ask(text="a", sleep=30))
@@ -224,7 +166,7 @@ async def test_the_calls_own_cancel_is_heard(w: World, stub: Any) -> None:
     assert w.outer.verdicts == ["IGNORED"]
 
 
-@run
+@on_aio
 async def test_cancel_between_attempts_ends_it(w: World, stub: Any) -> None:
     """No attempt starts after a cancellation."""
 
@@ -244,7 +186,7 @@ async def test_cancel_between_attempts_ends_it(w: World, stub: Any) -> None:
     assert w.log.seen["begun"] == 1
 
 
-@run
+@on_aio
 async def test_a_stream_is_retried_before_its_first_message(w: World, stub: Any) -> None:
     """Two failures before the first message are hidden."""
     stream = stub.Down(Ask(text="a", count=2, fail="UNAVAILABLE", fail_first=2))
@@ -252,7 +194,7 @@ async def test_a_stream_is_retried_before_its_first_message(w: World, stub: Any)
     assert w.inner.verdicts == ["TRANSIENT", "TRANSIENT", "OK"]
 
 
-@run
+@on_aio
 async def test_a_stream_is_not_retried_after_it(w: World, stub: Any) -> None:
     """A failure after a message is the caller's to see."""
     seen = []
@@ -263,7 +205,7 @@ async def test_a_stream_is_not_retried_after_it(w: World, stub: Any) -> None:
     assert w.inner.verdicts == ["TRANSIENT"]
 
 
-@run
+@on_aio
 async def test_an_abandoned_stream_is_cancelled_without_the_collector(w: World, stub: Any) -> None:
     """Bare grpc.aio would let the server send all of it."""
     gc.disable()
@@ -275,7 +217,7 @@ async def test_an_abandoned_stream_is_cancelled_without_the_collector(w: World, 
             await stub.Unary(Ask(text="b"))
             if w.outer.inside == 0:
                 break
-        w.settled()
+        assert (w.outer.inside, w.inner.inside) == (0, 0)
         both = stub.Both()
         await both.write(Ask(text="x"))
         await both.read()
@@ -288,7 +230,7 @@ async def test_an_abandoned_stream_is_cancelled_without_the_collector(w: World, 
         gc.enable()
 
 
-@run
+@on_aio
 async def test_deadlines_cross_two_hops(w: World, stub: Any) -> None:
     """The second server sees what the first caller left."""
     reply = await stub.Unary(Ask(text="a", deep=True), timeout=5)
@@ -299,7 +241,7 @@ async def test_deadlines_cross_two_hops(w: World, stub: Any) -> None:
     await w.log.until("cancelled", 2)
 
 
-@run
+@on_aio
 async def test_the_trace_crosses_hops(w: World, stub: Any) -> None:
     """Both servers stand in the caller's trace."""
     from msgov import scope
@@ -312,7 +254,7 @@ async def test_the_trace_crosses_hops(w: World, stub: Any) -> None:
         scope.current.reset(token)
 
 
-@run
+@on_aio
 async def test_a_spent_deadline_is_never_sent(w: World, stub: Any) -> None:
     """timeout=0 reaches a server on a bare channel."""
     from msgov.errors import DeadlineSpent
@@ -322,7 +264,7 @@ async def test_a_spent_deadline_is_never_sent(w: World, stub: Any) -> None:
     assert w.log.seen["begun"] == 0
 
 
-@run
+@on_aio
 async def test_a_rejection_is_raised_at_await(w: World, stub: Any) -> None:
     """Raised at the call it would leave the others of a gather running."""
 
@@ -349,7 +291,7 @@ async def test_a_rejection_is_raised_at_await(w: World, stub: Any) -> None:
         await stub.Unary(Ask())
 
 
-@run
+@on_aio
 async def test_a_substitute_answers(w: World, stub: Any) -> None:
     """A fallback, plain or async, stands in for the reply."""
 
@@ -372,7 +314,7 @@ async def test_a_substitute_answers(w: World, stub: Any) -> None:
     assert w.outer.verdicts == ["OK", "OK"]
 
 
-@run
+@on_aio
 async def test_a_call_waits_in_line(w: World, stub: Any) -> None:
     """A gate that waits lets the call in later, or refuses it late; a cancelled one gives its place back."""
 
@@ -408,7 +350,7 @@ async def test_a_call_waits_in_line(w: World, stub: Any) -> None:
     assert line.settled == 2
 
 
-@run
+@on_aio
 async def test_a_done_callback_that_raises_breaks_nothing(w: World, stub: Any) -> None:
     """On a bare call it would break the await."""
     told = []
@@ -430,7 +372,7 @@ async def test_a_done_callback_that_raises_breaks_nothing(w: World, stub: Any) -
     assert told == [True, True]
 
 
-@run
+@on_aio
 async def test_exception_text_never_reaches_the_caller(w: World, stub: Any) -> None:
     """grpc.aio itself sends it."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -444,7 +386,7 @@ async def test_exception_text_never_reaches_the_caller(w: World, stub: Any) -> N
     assert "hunter2" not in repr(caught.value)
 
 
-@run
+@on_aio
 async def test_a_servers_refusal_says_not_sent_and_when(w: World, stub: Any) -> None:
     """The client learns from it what a local rejection would have told."""
     from msgov.transport.grpc import status
@@ -463,12 +405,3 @@ async def test_a_servers_refusal_says_not_sent_and_when(w: World, stub: Any) -> 
     assert (found.sent.name, found.overloaded, found.retry_after) == ("NO", True, 1.5)
     assert status.retry_delay(caught.value.trailing_metadata()) == 1.5
     assert w.log.seen["begun"] == 0
-
-
-@run
-async def test_gone_instances_lose_their_connection(w: World, stub: Any) -> None:
-    """Connections follow what is known."""
-    connections = AioConnections()
-    connections.to(f"127.0.0.1:{w.port}")
-    connections.keep([])
-    await connections.aclose()

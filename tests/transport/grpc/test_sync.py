@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import threading
-from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -15,65 +12,17 @@ import pytest
 from msgov import scope
 from msgov.call import Call, Outcome
 from msgov.errors import DeadlineSpent, NoInstance, RateLimited
-from msgov.pipeline import Policy
 from msgov.policy import Gate, Substitute
 from msgov.transport.grpc import status
-from msgov.transport.grpc.serving import Edge
-from msgov.transport.grpc.sync_channel import Channel
-from msgov.transport.grpc.sync_server import ServerInterceptor
 from tests.transport.grpc import echo_pb2, echo_pb2_grpc
-from tests.transport.grpc.echo import Log, SyncEcho
-from tests.transport.grpc.gates import Again, Count, Pick
+from tests.transport.grpc.gates import Again, Pick
+from tests.transport.grpc.worlds import World, on_threads, wait
 
 Ask = echo_pb2.Ask
 
 
-class World:
-    """A server, its log, and the gates on both sides."""
-
-    def __init__(self) -> None:
-        self.log = Log()
-        self.outer, self.inner, self.server_gate = Count(), Count(), Count()
-        self.policies: tuple[Policy, ...] = ()
-        self.server_policies: tuple[Policy, ...] = (self.server_gate,)
-        self.port = 0
-        self.servicer = SyncEcho(self.log)
-
-
-@contextmanager
-def world() -> Iterator[tuple[World, Any, Channel]]:
-    made = World()
-    edge = Edge(service="echo", policies=lambda path: made.server_policies)
-    with futures.ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, interceptors=[ServerInterceptor(edge)])
-        echo_pb2_grpc.add_EchoServicer_to_server(made.servicer, server)
-        made.port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        made.policies = (made.outer, Again(), Pick(made.port), made.inner)
-        with Channel("echo", lambda path: made.policies) as channel:
-            made.servicer.next_stub = echo_pb2_grpc.EchoStub(channel)
-            yield made, echo_pb2_grpc.EchoStub(channel), channel
-        server.stop(0).wait(5)
-
-
-def run(test: Callable[[World, Any, Channel], None]) -> Callable[[], None]:
-    def runner() -> None:
-        with world() as (made, stub, channel):
-            test(made, stub, channel)
-            settled = threading.Event()
-            for _ in range(400):
-                if (made.outer.inside, made.inner.inside) == (0, 0):
-                    break
-                settled.wait(0.005)
-            assert (made.outer.inside, made.inner.inside) == (0, 0)
-
-    runner.__doc__ = test.__doc__
-    runner.__name__ = test.__name__
-    return runner
-
-
-@run
-def test_all_four_kinds_answer(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_all_four_kinds_answer(w: World, stub: Any) -> None:
     """A generated stub works unchanged."""
     assert stub.Unary(Ask(text="a")).text == "a"
     reply, native = stub.Unary.with_call(Ask(text="a"))
@@ -87,8 +36,8 @@ def test_all_four_kinds_answer(w: World, stub: Any, channel: Channel) -> None:
     assert set(w.server_gate.verdicts) == {"OK"}
 
 
-@run
-def test_interceptors_of_the_user_work_on_top(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_interceptors_of_the_user_work_on_top(w: World, stub: Any) -> None:
     """They run once per logical call, however many attempts we make."""
     ran = []
 
@@ -97,14 +46,14 @@ def test_interceptors_of_the_user_work_on_top(w: World, stub: Any, channel: Chan
             ran.append(details.method)
             return continuation(details, request)
 
-    mine = echo_pb2_grpc.EchoStub(grpc.intercept_channel(channel, Mine()))
+    mine = echo_pb2_grpc.EchoStub(grpc.intercept_channel(w.channel, Mine()))
     assert mine.Unary(Ask(text="a", fail="UNAVAILABLE", fail_first=2)).attempt == 3
     assert mine.Unary(Ask(text="b")).text == "b"
     assert len(ran) == 2
 
 
-@run
-def test_failed_attempts_are_tried_again(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_failed_attempts_are_tried_again(w: World, stub: Any) -> None:
     """In all three ways of calling."""
     assert stub.Unary(Ask(text="a", fail="UNAVAILABLE", fail_first=2)).attempt == 3
     assert stub.Unary.future(Ask(text="b", fail="UNAVAILABLE", fail_first=2)).result(5).attempt == 3
@@ -112,8 +61,8 @@ def test_failed_attempts_are_tried_again(w: World, stub: Any, channel: Channel) 
     assert w.inner.verdicts == ["TRANSIENT", "TRANSIENT", "OK"] * 3
 
 
-@run
-def test_the_last_error_is_grpcs_own(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_the_last_error_is_grpcs_own(w: World, stub: Any) -> None:
     """What users catch today goes on working."""
     with pytest.raises(grpc.RpcError) as caught:
         stub.Unary(Ask(text="a", fail="UNAVAILABLE"))
@@ -126,8 +75,8 @@ def test_the_last_error_is_grpcs_own(w: World, stub: Any, channel: Channel) -> N
     assert w.log.seen["begun"] == 5
 
 
-@run
-def test_a_stream_is_not_retried_after_a_message(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_a_stream_is_not_retried_after_a_message(w: World, stub: Any) -> None:
     """A failure after a message is the caller's to see."""
     seen = []
     with pytest.raises(grpc.RpcError):
@@ -137,8 +86,8 @@ def test_a_stream_is_not_retried_after_a_message(w: World, stub: Any, channel: C
     assert w.inner.verdicts == ["TRANSIENT"]
 
 
-@run
-def test_cancelling_reaches_the_server(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_cancelling_reaches_the_server(w: World, stub: Any) -> None:
     """A future's cancel, and a stream's."""
     call = stub.Unary.future(Ask(text="a", sleep=30))
     w.log.wait("begun")
@@ -154,11 +103,12 @@ def test_cancelling_reaches_the_server(w: World, stub: Any, channel: Channel) ->
     next(stream)
     stream.cancel()
     w.log.wait("cancelled", 2)
+    wait(lambda: w.idle)
     assert w.outer.verdicts == ["IGNORED", "IGNORED"]
 
 
-@run
-def test_an_abandoned_stream_is_cancelled(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_an_abandoned_stream_is_cancelled(w: World, stub: Any) -> None:
     """By reference count, without the collector."""
     gc.disable()
     try:
@@ -170,8 +120,8 @@ def test_an_abandoned_stream_is_cancelled(w: World, stub: Any, channel: Channel)
         gc.enable()
 
 
-@run
-def test_deadlines_cross_two_hops(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_deadlines_cross_two_hops(w: World, stub: Any) -> None:
     """The second server sees what the first caller left."""
     assert 3000 < stub.Unary(Ask(text="a", deep=True), timeout=5).deadline_ms <= 5100
     with pytest.raises(grpc.RpcError) as caught:
@@ -181,8 +131,8 @@ def test_deadlines_cross_two_hops(w: World, stub: Any, channel: Channel) -> None
         stub.Unary(Ask(text="a"), timeout=0)
 
 
-@run
-def test_the_trace_crosses_hops(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_the_trace_crosses_hops(w: World, stub: Any) -> None:
     """Both servers stand in the caller's trace."""
     token = scope.current.set(scope.Scope(trace=scope.Trace("a" * 32, "b" * 16)))
     try:
@@ -192,8 +142,8 @@ def test_the_trace_crosses_hops(w: World, stub: Any, channel: Channel) -> None:
         scope.current.reset(token)
 
 
-@run
-def test_a_rejection_is_raised(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_a_rejection_is_raised(w: World, stub: Any) -> None:
     """Whatever the way of calling."""
 
     class Shut(Gate[int]):
@@ -216,8 +166,8 @@ def test_a_rejection_is_raised(w: World, stub: Any, channel: Channel) -> None:
         stub.Unary(Ask())
 
 
-@run
-def test_a_substitute_answers(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_a_substitute_answers(w: World, stub: Any) -> None:
     """A fallback stands in for the reply."""
 
     class Instead(Substitute):
@@ -230,8 +180,8 @@ def test_a_substitute_answers(w: World, stub: Any, channel: Channel) -> None:
     assert w.outer.verdicts == ["OK", "OK"]
 
 
-@run
-def test_exception_text_never_reaches_the_caller(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_exception_text_never_reaches_the_caller(w: World, stub: Any) -> None:
     """grpc itself sends it."""
     for call in (lambda: stub.Once(Ask(fail="raise")), lambda: list(stub.Down(Ask(count=2, fail="raise")))):
         with pytest.raises(grpc.RpcError) as caught:
@@ -240,8 +190,8 @@ def test_exception_text_never_reaches_the_caller(w: World, stub: Any, channel: C
         assert "hunter2" not in repr(caught.value)
 
 
-@run
-def test_a_servers_refusal_says_not_sent_and_when(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_a_servers_refusal_says_not_sent_and_when(w: World, stub: Any) -> None:
     """The client learns from it what a local rejection would have told."""
 
     class Full(Gate[int]):
@@ -258,8 +208,8 @@ def test_a_servers_refusal_says_not_sent_and_when(w: World, stub: Any, channel: 
     assert w.log.seen["begun"] == 0
 
 
-@run
-def test_many_threads_share_a_channel(w: World, stub: Any, channel: Channel) -> None:
+@on_threads
+def test_many_threads_share_a_channel(w: World, stub: Any) -> None:
     """Permits in are permits out under mixed calls, cancellations included."""
 
     def work(turn: int) -> None:

@@ -90,19 +90,19 @@ def sync_world(**edge: Any) -> Iterator[tuple[World, Any]]:
             made.server.stop(0).wait(5)
 
 
-async def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 5.0, about: Callable[[], object] | None = None) -> None:
     """Wait on the loop until something holds."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it never came to hold"
+        assert time.monotonic() < end, f"it never came to hold{about and f': {about()}'}"
         await asyncio.sleep(0.002)
 
 
-def wait(true: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait(true: Callable[[], bool], seconds: float = 5.0, about: Callable[[], object] | None = None) -> None:
     """Wait until something holds."""
     end, pause = time.monotonic() + seconds, threading.Event()
     while not true():
-        assert time.monotonic() < end, "it never came to hold"
+        assert time.monotonic() < end, f"it never came to hold{about and f': {about()}'}"
         pause.wait(0.002)
 
 
@@ -115,7 +115,7 @@ def on_aio(test: Callable[[World, Any], Coroutine[Any, Any, None]]) -> Callable[
             await until(lambda: made.idle)
         await until(lambda: len(asyncio.all_tasks()) == 1)
 
-    def runner() -> None:
+    def runner(*self: object) -> None:
         asyncio.run(main())
 
     runner.__doc__, runner.__name__ = test.__doc__, test.__name__
@@ -125,7 +125,7 @@ def on_aio(test: Callable[[World, Any], Coroutine[Any, Any, None]]) -> Callable[
 def on_threads(test: Callable[[World, Any], None]) -> Callable[[], None]:
     """Run a test in a world of its own; at its end nothing is held."""
 
-    def runner() -> None:
+    def runner(*self: object) -> None:
         with sync_world() as (made, stub):
             test(made, stub)
             wait(lambda: made.idle)

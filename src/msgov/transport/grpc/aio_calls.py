@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import suppress
 from typing import Any, cast
 
 import grpc
@@ -236,9 +237,11 @@ class _Writes(_Answers):
         await native.write(self._flight.port.encode(request))
 
     async def done_writing(self) -> None:
-        """Say that no more messages come."""
+        """Say that no more messages come; nothing, when the call is over."""
         self._done_writing_flag = True
-        await (await self._one()).done_writing()
+        native = await self._one()
+        with suppress(grpc.aio.InternalError):  # it ended at this moment: reading tells how
+            await native.done_writing()
 
     async def _one(self) -> Native:
         native = await self._attempt()

@@ -25,7 +25,10 @@ them, as CANCELLED). Set: 1 000 calls at once on one connection. Allowed: a ping
 CHANNEL_OPTIONS: Final[Options] = (
     ("grpc.enable_http_proxy", 0),  # internal calls never go through a proxy variable
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    (
+        "grpc.min_reconnect_backoff_ms",
+        5_000,
+    ),  # what one attempt to connect may take: a lost packet costs a second or three
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -182,13 +182,16 @@ class StreamCall(_Answers):
                 if flight.error is not None:
                     raise flight.error from None
                 raise
-            except grpc.RpcError:
+            except grpc.RpcError as error:
                 while flight.native is native and not flight.over:
                     self._change(native)  # the callback comes on another thread
                 if flight.native is native:
                     if flight.error is not None:
                         raise flight.error from None
                     raise
+                error.__traceback__ = (
+                    None  # the flight keeps the error, and must not keep this frame: nor us, if dropped
+                )
                 continue
             if flight.commit(native):
                 return message  # what came of an attempt that has failed since is given by the next one again
