@@ -157,8 +157,10 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
             each.close()
 
     run(main)
+    third = service("three", tmp_path)
     with pytest.raises(RuleError, match="host:port"):
-        service("x", tmp_path).running(at="nonsense")
+        third.running(at="nonsense")
+    third.close()
 
 
 def test_all_interfaces_are_bound_but_one_address_is_told(tmp_path: Path) -> None:
