@@ -14,10 +14,9 @@ from shop.demo.tally import Tally
 from tests.shop.demo.test_shopper import Line
 from tests.shop.town import LISTINGS, Town, in_town
 
-HABITS = cycle(
-    # A stranger or not, a dear basket or not, then what is done after: cancel, follow, use the key again, nothing.
-    [0.5, 0.5, 0.01, 0.5, 0.5, 0.1, 0.5, 0.5, 0.185, 0.5, 0.5, 0.9]
-)
+# Seven rolls against three per visit: whoever comes between whom, each habit meets each question. They are: nothing,
+# use the key again, nothing, cancel, follow, a stranger or a dear basket or cancel, nothing.
+HABITS = cycle([0.5, 0.185, 0.9, 0.05, 0.15, 0.01, 0.5])
 
 
 @asynccontextmanager
@@ -42,13 +41,12 @@ def test_a_crowd_orders_and_the_books_stay_right(tmp_path: Path) -> None:
             shopping = asyncio.create_task(crowd.shop())
             tally = crowd._counter.tally
             async with asyncio.timeout(20):
-                while len(tally.attempts) < 40:
+                while len(tally.attempts) < 40 or not any(attempt.reused for attempt in tally.attempts):
                     await asyncio.sleep(0.01)
             crowd.close()
             await shopping
         assert not crowd._under_way
         assert all(attempt.told for attempt in tally.attempts)
-        assert any(attempt.reused for attempt in tally.attempts)
         await town.books_are_right(*(attempt.asked() for attempt in tally.attempts))
 
     in_town(tmp_path, story)
