@@ -39,4 +39,4 @@ dev:
 	@scripts/setup .venv all dev
 
 clean: ## Remove what was made here
-	@rm -rf .venv .venv-* dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-* .test-*.log dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
