@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from enum import Enum
 
 import msgov
 
@@ -25,6 +26,8 @@ def surface() -> list[str]:
 
 
 def _parameters(value: object) -> str:
+    if isinstance(value, type) and issubclass(value, Enum):
+        return ""  # of an enum each Python tells other ones
     try:
         names = inspect.signature(value).parameters  # type: ignore[arg-type]  # a function or a class
     except (TypeError, ValueError):
