@@ -136,6 +136,7 @@ class Relay:
     async def _run(self) -> None:
         try:
             while True:
+                last = self._stop.is_set()  # before it looks: what was committed before the stop must be seen
                 try:
                     self._woken.clear()
                     await self._round()
@@ -148,8 +149,9 @@ class Relay:
                 else:
                     self.error = None
                     self._pause.reset()
-                    await _either(self._woken, POLL)
-                if self._stop.is_set() and (self.error is not None or not self.pending):
+                    if not last or self.pending:
+                        await _either(self._woken, POLL)
+                if last and (self.error is not None or not self.pending):
                     return
         finally:
             await asyncio.shield(self._give_up())
