@@ -35,6 +35,7 @@ STATE_LIMIT = 512  # characters of tracestate kept
 BAGGAGE_LIMIT = 8192  # characters; W3C asks for no more
 
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _UNITS: Mapping[str, float] = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
@@ -67,11 +68,11 @@ def read_traceparent(value: str | None, state: str = "") -> Trace | None:
     if found is None:
         return None
     version, trace_id, span_id, flags, rest = found.groups()
-    if version == "ff" or (version == "00" and rest) or trace_id == "0" * 32 or span_id == "0" * 16:
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN or version == "ff" or (rest and version == "00"):
         return None
-    if len(state) > STATE_LIMIT or not _PRINTABLE.fullmatch(state):
+    if state and (len(state) > STATE_LIMIT or not _PRINTABLE.fullmatch(state)):
         state = ""
-    return Trace(trace_id, span_id, sampled=bool(int(flags, 16) & 1), state=state)
+    return Trace(trace_id, span_id, flags[1] in "13579bdf", state)
 
 
 def read_milliseconds(value: str | None) -> float | None:
@@ -114,23 +115,29 @@ def incoming(
     `seconds` is what the transport's own deadline leaves, where it has one. From an untrusted hop the trace goes on
     as it is, and the attempt allowance is not believed.
     """
-    left = seconds if seconds is None else min(seconds, LONGEST)
-    for told in (
-        read_milliseconds(headers.get(DEADLINE)),
-        read_milliseconds(headers.get(ENVOY_DEADLINE)),
-        read_grpc_timeout(headers.get(GRPC_TIMEOUT)) if seconds is None else None,
-    ):
-        left = sooner(left, told)
-    trace = read_traceparent(headers.get(TRACEPARENT), headers.get(TRACESTATE, ""))
-    baggage = headers.get(BAGGAGE, "")
-    attempts = headers.get(ATTEMPTS_LEFT, "") if trusted else ""
+    left = seconds if seconds is None or seconds < LONGEST else LONGEST
+    get = headers.get
+    for name in _DEADLINES:
+        if name in headers:
+            left = sooner(left, read_milliseconds(get(name)))
+    if seconds is None:
+        left = sooner(left, read_grpc_timeout(get(GRPC_TIMEOUT)))
+    trace = read_traceparent(headers[TRACEPARENT], get(TRACESTATE, "")) if TRACEPARENT in headers else None
+    attempts = get(ATTEMPTS_LEFT, "") if trusted else ""
+    baggage = get(BAGGAGE, "")
+    if baggage and (len(baggage) > BAGGAGE_LIMIT or not _PRINTABLE.fullmatch(baggage)):
+        baggage = ""
+    # By position: each call that comes in makes one of these.
     return Scope(
-        deadline=None if left is None else now + left,
-        trace=trace,
-        attempts_left=int(attempts) if attempts.isascii() and attempts.isdigit() and len(attempts) < 4 else None,
-        key=key,
-        baggage=baggage if len(baggage) <= BAGGAGE_LIMIT and _PRINTABLE.fullmatch(baggage) else "",
+        None if left is None else now + left,
+        trace,
+        int(attempts) if attempts and attempts.isascii() and attempts.isdigit() and len(attempts) < 4 else None,
+        key,
+        baggage,
     )
+
+
+_DEADLINES = (DEADLINE, ENVOY_DEADLINE)
 
 
 def lowered(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> dict[str, str]:

@@ -113,6 +113,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
     def __init__(self, log: Log, next_stub: Any = None) -> None:
         self.log = log
         self.next_stub = next_stub
+        self.instead: Any = None
         self.failed: Counter[str] = Counter()
 
     async def _fail(self, ask: Any, context: Any) -> None:
@@ -125,6 +126,8 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
     @counted
     async def Unary(self, request: Any, context: Any) -> Any:
         self.log.note("begun")
+        if self.instead is not None:
+            return await self.instead(request, context)
         try:
             await self._fail(request, context)
             if request.deep:
@@ -143,6 +146,8 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
     @counted
     async def Down(self, request: Any, context: Any) -> Any:
         self.log.note("begun")
+        if self.instead is not None:
+            await self.instead(request, context)
         try:
             for at in range(request.count):
                 if request.fail and at == request.fail_after:

@@ -44,9 +44,10 @@ def ask(dice: random.Random, text: str) -> Any:
 class AioStorm:
     """Callers of a stub who do all that a caller can do."""
 
-    def __init__(self, stub: Any, seed: int) -> None:
+    def __init__(self, stub: Any, seed: int, *, tidy: float = 0.8) -> None:
         self.stub = stub
         self.dice = random.Random(seed)
+        self.tidy = tidy  # how often a caller who writes says that it is done
         self.told = 0
 
     async def one(self, number: int) -> None:
@@ -83,7 +84,7 @@ class AioStorm:
         dice = self.dice
         if written is not None and dice.random() < 0.8:
             await call.write(written)
-            if dice.random() < 0.8:
+            if dice.random() < self.tidy:
                 await call.done_writing()
         match dice.randrange(9):
             case 0:
@@ -120,7 +121,7 @@ class AioStorm:
         dice = self.dice
         if written is not None and dice.random() < 0.8:
             await call.write(written)
-            if dice.random() < 0.8:
+            if dice.random() < self.tidy:
                 await call.done_writing()
         match dice.randrange(8):
             case 0:

@@ -94,7 +94,7 @@ async def until(true: Callable[[], bool], seconds: float = 5.0, about: Callable[
     """Wait on the loop until something holds."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, f"it never came to hold{about and f': {about()}'}"
+        assert time.monotonic() < end, f"it never came to hold: {about() if about else '?'}"
         await asyncio.sleep(0.002)
 
 
@@ -102,7 +102,7 @@ def wait(true: Callable[[], bool], seconds: float = 5.0, about: Callable[[], obj
     """Wait until something holds."""
     end, pause = time.monotonic() + seconds, threading.Event()
     while not true():
-        assert time.monotonic() < end, f"it never came to hold{about and f': {about()}'}"
+        assert time.monotonic() < end, f"it never came to hold: {about() if about else '?'}"
         pause.wait(0.002)
 
 

@@ -133,6 +133,13 @@ class _Answers:
             await self._change()
 
 
+def _ended_otherwise(flight: Flight[Native]) -> bool:
+    """Whether not the awaiting task was cancelled but the native call, by grpc, for an error of its own."""
+    task = asyncio.current_task()
+    cancelled = task is not None and task.cancelling()
+    return flight.over and flight.error is not None and not flight.cancelled and not cancelled
+
+
 class UnaryUnaryCall(_Answers, grpc.aio.UnaryUnaryCall[Any, Any]):
     """A governed unary call: under way from the start, dropped or awaited; awaited twice it gives the same answer."""
 
@@ -151,13 +158,16 @@ class UnaryUnaryCall(_Answers, grpc.aio.UnaryUnaryCall[Any, Any]):
                     yield from self._change().__await__()
                     continue
                 try:
-                    return (yield from native.__await__())  # type: ignore[union-attr]  # there is one: it is not over, or well
+                    return (yield from native.__await__())  # type: ignore[union-attr]  # not over, or well: there is one
                 except grpc.aio.AioRpcError:
                     if flight.over and flight.error is None and not flight.answered:
                         raise
                     if not flight.over and flight.native is native:
                         yield from self._change().__await__()  # the callback comes with the next turn
-                except Exception as error:
+                except asyncio.CancelledError:
+                    if not _ended_otherwise(flight):
+                        raise
+                except Exception as error:  # grpc could not begin it, and would never say that it is over
                     if flight.over:
                         raise
                     flight.fail(native, error)
@@ -206,6 +216,10 @@ class UnaryStreamCall(_Answers, grpc.aio.UnaryStreamCall[Any, Any]):
                     elif flight.native is native:
                         await self._change()  # the callback comes with the next turn
                     continue
+                except asyncio.CancelledError:
+                    if not _ended_otherwise(flight):
+                        raise
+                    raise flight.error from None  # type: ignore[misc]  # there is one
                 if not flight.commit(native):
                     continue  # what came of an attempt that has failed since is given by the next one again
                 if message is EOF:

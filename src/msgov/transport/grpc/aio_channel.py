@@ -37,25 +37,25 @@ class _Begins:
         return self.makes(self._method.begin(request, timeout, metadata, credentials, wait_for_ready, compression))
 
 
-class UnaryUnary(_Begins, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+class UnaryUnary(_Begins, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # not generic in grpcio 1.71
     """A governed unary-unary method of a stub."""
 
     makes = UnaryUnaryCall
 
 
-class UnaryStream(_Begins, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+class UnaryStream(_Begins, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]  # not generic in grpcio 1.71
     """A governed unary-stream method of a stub."""
 
     makes = UnaryStreamCall
 
 
-class StreamUnary(_Begins, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+class StreamUnary(_Begins, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]  # not generic in grpcio 1.71
     """A governed stream-unary method of a stub."""
 
     makes = StreamUnaryCall
 
 
-class StreamStream(_Begins, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+class StreamStream(_Begins, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]  # not generic in grpcio 1.71
     """A governed stream-stream method of a stub."""
 
     makes = StreamStreamCall
@@ -84,15 +84,8 @@ class Channel(grpc.aio.Channel):
         self.connections = AioConnections() if connections is None else connections
         self._shared = connections is not None
         self._methods: dict[tuple[object, ...], Any] = {}
-        self._home: asyncio.AbstractEventLoop | None = None
+        self.home: asyncio.AbstractEventLoop | None = None
         self._shut = asyncio.Event()
-
-    @property
-    def home(self) -> asyncio.AbstractEventLoop:
-        """The loop that the channel belongs to; raises RuntimeError before its first call."""
-        if self._home is None:
-            raise RuntimeError(f"the channel to {self.target} belongs to no event loop yet: that of its first call")
-        return self._home
 
     def settle(self) -> None:
         """Belong to the running loop.
@@ -100,13 +93,13 @@ class Channel(grpc.aio.Channel):
         Raises RuntimeError when another one has the channel, and grpc.aio.UsageError when it is closed.
         """
         running = asyncio.get_running_loop()
-        if self._home is not running or self.closed:
+        if self.home is not running or self.closed:
             if self.closed:
                 raise grpc.aio.UsageError(f"the channel to {self.target} is closed")
-            if self._home is not None and not self._home.is_closed():
+            if self.home is not None and not self.home.is_closed():
                 raise RuntimeError(f"the channel to {self.target} belongs to another event loop: make one for each")
             self.connections.bind(running)
-            self._home = running
+            self.home = running
 
     def _made(self, made: Any, kind: str, path: str, encode: Serializer, decode: Serializer, registered: object) -> Any:
         # Stubs are made by the request in some programs: what a method keeps must not be made anew for each.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -14,20 +15,9 @@ from msgov import aio
 from msgov.call import Call
 
 from . import bridge
-from .serving import (
-    Chosen,
-    Edge,
-    Handlers,
-    Serving,
-    Wrapped,
-    aborted,
-    answer_to,
-    began,
-    behaviour,
-    chosen,
-    receive,
-    remade,
-)  # fmt: skip
+from .ending import Chosen, aborted, answer_to, answered, ended
+from .serving import Edge, Serving, begin, receive
+from .wrapping import Handlers, Wrapped, behaviour, reading, remade
 
 Behaviour = Callable[..., Any]
 
@@ -46,45 +36,49 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
 def wrap(edge: Edge, path: str, handler: Any) -> Any:
     """Wrap one handler; plain functions run in threads."""
-    inside = behaviour(handler)
-    decode = None if handler.request_streaming else handler.request_deserializer
+    inside, decode, messages = behaviour(handler), reading(handler.request_deserializer), None
+    if handler.request_streaming:
+        decode, messages = None, decode  # grpc deserialises for `context.read`
     if inspect.isasyncgenfunction(inside):
-        return remade(handler, _streaming(edge, path, inside, decode))
-    if inspect.iscoroutinefunction(inside):
-        return remade(handler, _awaiting(edge, path, inside, decode))
-    if handler.response_streaming:
-        return remade(handler, _streaming(edge, path, bridge.stepping(edge.pool, inside), decode))
-    return remade(handler, _awaiting(edge, path, bridge.calling(edge.pool, inside), decode))
+        governed = _streaming(edge, path, inside, decode)
+    elif inspect.iscoroutinefunction(inside):
+        governed = _awaiting(edge, path, inside, decode)
+    elif handler.response_streaming:
+        governed = _streaming(edge, path, bridge.stepping(edge.pool, inside), decode)
+    else:
+        governed = _awaiting(edge, path, bridge.calling(edge.pool, inside), decode)
+    return remade(handler, governed, request_deserializer=messages)
 
 
 def _awaiting(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behaviour:
     """Govern a coroutine handler: a reply, or messages written through the context."""
 
-    async def run(call: Call) -> object:
-        serving = cast("Serving", call.context)
-        began(serving)
+    async def handle(call: Call) -> object:
         with edge.around(call):
-            reply = await inside(call.request, serving.context)
-        code = chosen(serving.context)
+            return await inside(call.request, call.context)
+
+    async def run(call: Call) -> object:
+        serving = cast("Serving", call)
+        begin(serving)
+        reply = await (aio.bounded(handle, call, edge.clock) if serving.unguarded else handle(call))
+        code = ended(serving)
         if code is not None:
-            serving.chosen = True
             raise Chosen(code, reply)
         return reply
 
-    handlers = Handlers(edge, path, lambda pipeline: aio.govern(pipeline, run, clock=edge.clock))
+    # `native`: `run` bounds the handler itself, and only where the transport does not.
+    handlers = Handlers(edge, path, lambda pipeline: aio.govern(pipeline, run, clock=edge.clock, native=True))
 
     async def serve(request: object, context: Any) -> object:
         serving = receive(edge, path, request, context, decode)
         try:
-            handler, call = handlers(), serving.call
-            reply = await (aio.bounded(handler, call, edge.clock) if serving.clamped else handler(call))
+            reply = await handlers()(serving)
         except Chosen as outcome:
             return outcome.reply
         except BaseException as error:  # noqa: BLE001  every error becomes a status
             await _answer(serving, error)
-        if serving.chosen:  # a substitute answered in the handler's place
-            context.set_code(grpc.StatusCode.OK)
-            context.set_details("")
+            return None
+        answered(serving)
         return reply
 
     return serve
@@ -94,15 +88,15 @@ def _streaming(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behavio
     """Govern an async generator handler."""
 
     async def run(call: Call) -> AsyncIterator[object]:
-        serving = cast("Serving", call.context)
-        began(serving)
-        messages = inside(call.request, serving.context)
+        serving = cast("Serving", call)
+        begin(serving)
+        messages = inside(call.request, call.context)
         try:
             async for message in messages:
                 yield message
         finally:
             await messages.aclose()
-        code = chosen(serving.context)
+        code = ended(serving)
         if code is not None:
             raise Chosen(code)
 
@@ -111,9 +105,9 @@ def _streaming(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behavio
     async def serve(request: object, context: Any) -> AsyncIterator[object]:
         serving = receive(edge, path, request, context, decode)
         if not serving.clamped:
-            serving.call.deadline = None  # the transport's own deadline cancels this task
+            serving.deadline = None  # the transport's own deadline cancels this task
         try:
-            async with handlers()(serving.call) as messages:
+            async with handlers()(serving) as messages:
                 async for message in messages:
                     yield message
         except (GeneratorExit, Chosen):
@@ -124,11 +118,11 @@ def _streaming(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behavio
     return serve
 
 
-async def _answer(serving: Serving, error: BaseException) -> NoReturn:
+async def _answer(serving: Serving, error: BaseException) -> None:
     """Answer an error with a status; what the handler chose itself, and a cancellation, pass as they are."""
-    context = serving.context
+    context: Any = serving.context
     if not isinstance(error, Exception) or aborted(context, error) is not None:
         raise error
     answer = answer_to(serving, error)
-    await context.abort(answer.code, answer.details, (*(context.trailing_metadata() or ()), *answer.trailing))
-    raise error
+    with suppress(grpc.aio.UsageError):  # the caller was told already, by an abort that was cut short
+        await context.abort(answer.code, answer.details, (*(context.trailing_metadata() or ()), *answer.trailing))

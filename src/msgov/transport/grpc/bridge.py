@@ -99,14 +99,16 @@ class _Steps:
         return self
 
     async def __anext__(self) -> Any:
-        with self._lock:
-            self._busy = True
         message = await self._loop.run_in_executor(self._pool, self._context.run, self._step)
         if message is _END:
             raise StopAsyncIteration
         return message
 
     def _step(self) -> Any:
+        with self._lock:
+            if self._closed:  # while this step waited for a thread
+                return _END
+            self._busy = True
         try:
             if self._messages is None:
                 self._messages = self._make()

@@ -9,61 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic
 
 import grpc
 
-from msgov.call import IGNORED, NO, PERMANENT, Call, Outcome
-from msgov.errors import DeadlineExceeded, DeadlineSpent, MsgovError, Rejected
-from msgov.event import unraisable
-from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
-from msgov.policy import Answer, Waiting
+from msgov.call import IGNORED, Outcome
+from msgov.errors import DeadlineSpent
+from msgov.pipeline import Frame, Tickets
+from msgov.policy import Waiting
 
-from . import status
-from .port import N, Off, Port
-
-Then = Callable[[Outcome, float], None]
+from .landing import Landing
+from .port import N
 
 
-class Flight(Generic[N]):
-    """The life of one logical call: `native` is the attempt under way or the last, `over` says that all is final.
+class Flight(Landing[N]):
+    """The life of one logical call, from its first gate on. For one thread; `SharedFlight` is for several."""
 
-    For one thread; `SharedFlight` is for several.
-    """
-
-    __slots__ = (
-        "_aloft", "_attempt", "_callbacks", "_connection", "_errand", "_heard", "_inside", "_line", "_pipeline",
-        "_real", "_segment", "_since", "_started", "_then", "_tickets", "_timer", "_tries", "_turn", "answered", "call",
-        "cancelled", "committed", "error", "native", "over", "port", "reply",
-    )  # fmt: skip
-
-    def __init__(self, port: Port[N], pipeline: Pipeline, segment: Segment, call: Call) -> None:
-        self.port = port
-        self.call = call
-        self.native: N | None = None
-        self.over = False
-        self.cancelled = False
-        self.committed = False
-        self.answered = False
-        self.reply: object = None
-        self.error: BaseException | None = None
-        self._pipeline = pipeline
-        self._segment = segment
-        self._tickets: Tickets = []
-        self._attempt: Tickets = []
-        self._started = self._since = 0.0
-        self._tries = 1
-        self._inside = False  # past the frame outside the seam
-        self._aloft = False  # a native call is under way
-        self._connection: Any = None
-        self._real: Outcome | None = None  # the last failure that was no rejection of ours
-        self._timer: Off | None = None
-        self._line: tuple[Frame, Waiting[object], Tickets, Callable[[float], None]] | None = None
-        self._errand: Off | None = None  # an answer under way
-        self._then: Then | None = None  # where the flight goes on when the errand fails
-        self._turn = 0  # of the errand: what an earlier one says is not heard any more
-        self._heard: list[Callable[[], None]] = []
-        self._callbacks: list[Callable[[], None]] = []
+    __slots__ = ()
 
     # What its owner may do.
 
@@ -83,7 +44,7 @@ class Flight(Generic[N]):
             return False
         self.cancelled = True
         if self._aloft:
-            self.port.stop(self.native)  # type: ignore[arg-type]  # aloft: there is one
+            self.native.cancel()  # type: ignore[union-attr]  # aloft: there is one
         else:
             now = self.port.clock()
             self._call_off(now)
@@ -126,10 +87,6 @@ class Flight(Generic[N]):
         if not self.over and not self.port.soon(self.cancel):
             self._abandon()
 
-    def _abandon(self) -> None:
-        self._segment.inner.abandon(self._attempt)
-        self._segment.outer.abandon(self._tickets)
-
     # The walk in.
 
     def _enter(self, frame: Frame, tickets: Tickets, now: float, then: Callable[[float], None]) -> None:
@@ -142,21 +99,23 @@ class Flight(Generic[N]):
             then(now)
             return
         self._line = (frame, line, tickets, then)
-        armed = self._arm(line.until - now, self._granted)
-        line.wake = self._woken
+        granted = partial(self._granted, line)
+        armed = self._arm(line.until - now, granted)
+        line.wake = partial(self._woken, granted)
         if line.over or not armed:
-            self._granted()
+            granted()
 
-    def _woken(self) -> None:
-        self.port.soon(self._granted)
+    def _woken(self, granted: Callable[[], None]) -> None:
+        self.port.soon(granted)
 
-    def _granted(self) -> None:
+    def _granted(self, waiting: Waiting[object]) -> None:
         """Leave the line: granted, refused or late."""
-        line, self._line = self._line, None
-        if line is None:
-            return
+        line = self._line
+        if line is None or line[1] is not waiting:
+            return  # left already: the word of it came twice
+        self._line = None
         self._disarm()
-        frame, waiting, tickets, then = line
+        frame, _, tickets, then = line
         gate, now = frame.gate(tickets), self.port.clock()
         try:
             ticket = gate.withdraw(waiting, now)
@@ -180,13 +139,14 @@ class Flight(Generic[N]):
             except Exception as fault:  # noqa: BLE001  a plan's fault ends the call, and settles it
                 self._conclude(self._judged(fault, now), now)
                 return
-        self._enter(self._segment.inner, self._attempt, now, self._depart)
+        inner = self._segment.inner
+        if len(inner):
+            self._enter(inner, self._attempt, now, self._depart)
+        else:
+            self._depart(now)
 
     def _start(self) -> None:
         """Begin another attempt, its time come."""
-        if self.over or self.cancelled:
-            return
-        self._timer = None
         now = self._since = self.port.clock()
         self._enter(self._segment.inner, self._attempt, now, self._depart)
 
@@ -199,10 +159,11 @@ class Flight(Generic[N]):
             return
         up: bool | None = True
         try:
-            self._connection = port.enter(call, self)
-            if self._segment.plan is not None and not call.idempotent:  # what may not run twice begins where it is up
+            connection = self._connection = port.enter(call, self)
+            # What may not run twice begins only where it is up.
+            if self._segment.plan is not None and not call.idempotent and not port.up(connection, call):
                 self._turn += 1
-                up = port.reach(self._connection, call, partial(self._reached, self._turn))
+                up = port.reach(connection, partial(self._reached, self._turn))
         except BaseException as error:  # noqa: BLE001  as in _launch
             self._leave()
             self._grounded(error, now)
@@ -227,7 +188,6 @@ class Flight(Generic[N]):
 
     def _not_reached(self) -> None:
         self._turn += 1
-        self._timer = None
         self._unreached(grpc.StatusCode.DEADLINE_EXCEEDED, self.port.clock())
 
     def _unreached(self, code: grpc.StatusCode, now: float) -> None:
@@ -247,211 +207,4 @@ class Flight(Generic[N]):
         self._aloft = True
         if self._heard:
             self._changed()
-        port.watch(native, self._landed)
-
-    def _leave(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self.port.leave(connection, self)
-
-    # The walk out.
-
-    def _landed(self, native: N) -> None:
-        """Settle an attempt that is over; the transport calls this, maybe more than once, and it never raises."""
-        if not self._aloft or native is not self.native:
-            return
-        self._aloft = False
-        try:
-            now = self.port.clock()
-            self._leave()
-            try:
-                code, trailing, error = self.port.ended(native)
-            except Exception as stray:  # noqa: BLE001  an interceptor of the user's raised it
-                self._failed(self._judged(stray, now), now)
-                return
-            if code is grpc.StatusCode.OK:
-                self._settled(now)
-                self._finish(None)
-                return
-            raised = getattr(self.call.context, "fault", None)
-            if raised is not None:  # by the caller's own request iterator
-                self._failed(self._judged(raised, now), now)
-                return
-            if error is not None and not isinstance(error, grpc.RpcError):
-                self.cancelled = True  # whoever awaits was cancelled, and grpc cancelled the call before us
-            found = status.outcome(code, trailing, error, ours=self.cancelled)
-            found.seconds = now - self._since
-            self._failed(found, now)
-        except BaseException as fault:  # noqa: BLE001  a raising callback would break the caller's await
-            unraisable(fault, self)
-            self._abandon()
-            if not self.over:
-                self._finish(fault)
-
-    def _settled(self, now: float) -> None:
-        """Settle what went well."""
-        well = Answered("", now - self._since)
-        self._segment.inner.settle(self._attempt, well, now)
-        if self._since != self._started:
-            well = Answered("", now - self._started)
-        self._segment.outer.settle(self._tickets, well, now)
-
-    def _grounded(self, error: BaseException, now: float) -> None:
-        """Fail for a reason that lies here: it was never sent, and another attempt would meet it again."""
-        outcome = self._judged(error, now)
-        if isinstance(error, Exception) and not isinstance(error, MsgovError):
-            outcome = Outcome(PERMANENT, error=error, status=type(error).__name__, sent=NO, seconds=now - self._since)
-        self._failed(outcome, now)
-
-    def _judged(self, error: BaseException, now: float) -> Outcome:
-        return self._pipeline.judge(self.call, error, now - self._since)
-
-    def _failed(self, outcome: Outcome, now: float) -> None:
-        """Settle the attempt, then try again or conclude."""
-        inner, plan, delay = self._segment.inner, self._segment.plan, None
-        if self.cancelled or self.port.streams:
-            inner.settle(self._attempt, outcome, now)
-        else:
-            answer = inner.leave(self.call, self._attempt, outcome, now)
-            if answer is not None:
-                self._answer(answer, outcome, now, self._failed)
-                return
-        if plan is not None and self._inside and not self.committed and not self.cancelled:
-            try:
-                delay = plan.next(self.call, self._tries, outcome, now)
-            except Exception as fault:  # noqa: BLE001  as in _opened
-                outcome = self._judged(fault, now)
-        if delay is None or not self._arm(delay, self._start):
-            self._conclude(outcome, now)
-            return
-        if not isinstance(outcome.error, Rejected):
-            self._real = outcome
-        self.native = None
-        self._tries += 1
-        self.call.attempt = self._tries
-
-    def _conclude(self, outcome: Outcome, now: float) -> None:
-        """Settle the call, unless a substitute answers for it."""
-        real = self._real
-        if real is not None and isinstance(outcome.error, Rejected):
-            outcome = real  # the rejection of a later attempt must not hide the failure before it
-        if self._since != self._started:
-            outcome = _whole(outcome, now - self._started)
-        outer = self._segment.outer
-        if self.cancelled or self.port.streams:
-            self._segment.inner.settle(self._attempt, outcome, now)
-            outer.settle(self._tickets, outcome, now)
-        else:
-            answer = outer.leave(self.call, self._tickets, outcome, now)
-            if answer is not None:
-                self._answer(answer, outcome, now, self._conclude)
-                return
-        error = outcome.error
-        self._finish(error if error is None else last_error(error, None, self._tries))
-
-    def _answer(self, answer: Answer, outcome: Outcome, now: float, then: Then) -> None:
-        """Let a substitute answer in the callee's place, within what deadline still stands; `then` if it fails too."""
-        self._turn += 1
-        self._then, turn = then, self._turn
-        make = partial(answer, self.call, outcome.error)  # type: ignore[arg-type]  # only a failed call is answered for
-        errand = self.port.answer(self.call, make, partial(self._replied, turn))
-        if turn == self._turn:
-            self._errand = errand
-            if self.call.deadline is not None:
-                self._arm(self.call.deadline - now, self._late)
-
-    def _replied(self, turn: int, reply: object, error: BaseException | None) -> None:
-        if turn != self._turn or self.over:
-            return
-        self._turn += 1
-        then, self._then = self._then, None
-        self._errand = None
-        self._disarm()
-        now = self.port.clock()
-        if error is not None:
-            assert then is not None  # noqa: S101  set with the errand
-            then(self._judged(error, now), now)
-            return
-        self.answered, self.reply = True, reply
-        self._settled(now)
-        self._finish(None)
-
-    def _late(self) -> None:
-        """End an answer whose time ran out."""
-        errand, call = self._errand, self.call
-        seconds = self.port.clock() - self._started
-        what = f"{call.target} {call.method}".rstrip()
-        self._timer = None
-        self._replied(self._turn, None, DeadlineExceeded(f"{what}: no answer in {seconds:.3f} s", seconds=seconds))
-        if errand is not None:
-            errand.cancel()
-
-    def _call_off(self, now: float) -> None:
-        """Give up waiting, for whatever it is, settling what was granted at that very moment."""
-        self._turn += 1
-        self._disarm()
-        self._leave()
-        errand, self._errand = self._errand, None
-        if errand is not None:
-            errand.cancel()
-        line, self._line = self._line, None
-        if line is not None:
-            frame, waiting, tickets, _ = line
-            gate = frame.gate(tickets)
-            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
-                ticket = gate.withdraw(waiting, now)
-                if ticket is not None:
-                    gate.settle(ticket, Outcome(IGNORED), now)
-
-    def _arm(self, seconds: float, act: Callable[[], None]) -> bool:
-        """Set the timer; False when there is nobody left to ring it."""
-        try:
-            self._timer = self.port.later(max(0.0, seconds), act)
-        except RuntimeError:  # the loop is closed, or the interpreter is ending
-            return False
-        return True
-
-    def _disarm(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _finish(self, error: BaseException | None) -> None:
-        self.error = error
-        self._real = None
-        self.over = True
-        if self._heard:
-            self._changed()
-        if self._callbacks:
-            self._tell()
-
-    def _changed(self) -> None:
-        heard, self._heard = self._heard, []
-        for change in heard:
-            change()
-
-    def _tell(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        tell(callbacks)
-
-
-def tell(callbacks: list[Callable[[], None]]) -> None:
-    """Call the user's callbacks: one that raises breaks neither the call nor the others."""
-    for callback in callbacks:
-        try:
-            callback()
-        except Exception as fault:  # noqa: BLE001
-            unraisable(fault, callback)
-
-
-def _whole(outcome: Outcome, seconds: float) -> Outcome:
-    """Make the outcome of a call out of its last attempt's."""
-    return Outcome(
-        outcome.verdict,
-        error=outcome.error,
-        status=outcome.status,
-        retry_after=outcome.retry_after,
-        sent=outcome.sent,
-        overloaded=outcome.overloaded,
-        seconds=seconds,
-    )
+        native.add_done_callback(self._landed)

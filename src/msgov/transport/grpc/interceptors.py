@@ -6,7 +6,9 @@ Prefer the msgov channel where you can: it chooses the instance of each attempt,
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from .aio_calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, Unary
 from .aio_method import Loop
 from .coming import Coming
 from .flight import Flight
-from .method import MOST_METHODS, Governed, Policies, idempotent, until
+from .method import MOST_METHODS, Governed, Policies, Sending, idempotent, until
 from .port import Off
 from .shared import SharedFlight
 from .sync_calls import FutureCall, Native, StreamCall
@@ -79,16 +81,9 @@ class _Foreign:
     def call(self, path: str, asked: _Asked) -> Call:
         """Make a call in the current scope."""
         around = scope.current.get()
-        call = Call(
-            self._edge.target,
-            path,
-            None if self._once else asked.request,
-            deadline=until(asked.details.timeout, around.deadline, self.clock()),
-            idempotent=idempotent(path),
-            key=around.key,
-            attempts_left=around.attempts_left,
-        )
-        call.trace = around.trace
+        deadline = until(asked.details.timeout, around.deadline, self.clock())
+        request = None if self._once else asked.request
+        call = Sending(self._edge.target, path, request, deadline, idempotent(path), around)
         call.context = asked
         return call
 
@@ -98,12 +93,16 @@ class _Foreign:
     def leave(self, connection: None, flight: object) -> None:
         """Leave it."""
 
-    def reach(self, connection: None, call: Call, heard: Callable[[bool], None]) -> bool:
-        """Believe that it is up: what it is not is then taken for sent."""
+    def up(self, connection: None, call: Call) -> bool:
+        """Believe that it is up: when it is not, what was never sent is taken for sent."""
         return True
 
+    def reach(self, connection: None, heard: Callable[[bool], None]) -> bool:
+        """Never asked for: a connection that is believed in is always up."""
+        raise NotImplementedError
+
     def unreached(self, connection: None, code: grpc.StatusCode) -> BaseException:
-        """Never asked for: a connection that is believed in is always reached."""
+        """Never asked for: as above."""
         raise NotImplementedError
 
     def encode(self, message: Any) -> Any:
@@ -142,10 +141,47 @@ class _Aio(_Foreign, Loop):
         """Begin a call."""
         path = _path(details)
         governed = self.governed(path)
-        call = self.call(path, _Asked(go_on, details, request))
+        call = self.call(path, _Asked(_loosely(go_on, _dropped) if self.streams else go_on, details, request))
         flight: Flight[Coming] = Flight(self, governed.pipeline, governed.segment, call)
         flight.begin()
         return flight
+
+
+def _loosely(asks: Any, gone: Callable[[], Any]) -> Any:
+    """Hold what grpc.aio's own wrapper of a stream asks for, without holding the wrapper.
+
+    The wrapper holds us. Were it held by a stream under way, one that its caller has dropped would never end.
+    """
+    if not isinstance(getattr(getattr(asks, "func", None), "__self__", None), grpc.aio.Call):
+        return asks
+    method: weakref.WeakMethod[Any] = weakref.WeakMethod(asks.func)
+    given, named = asks.args, asks.keywords
+
+    def ask(*more: Any) -> Any:
+        bound = method()
+        return gone() if bound is None else bound(*given, *more, **named)
+
+    return ask
+
+
+def _dropped() -> Any:
+    raise asyncio.InvalidStateError("the call was dropped")
+
+
+class _Loose:
+    """A stream that is told of without being kept."""
+
+    def add_done_callback(self, callback: Any) -> None:
+        """Call back when the outcome is final, unless whoever asked for it is gone."""
+        super().add_done_callback(_loosely(callback, lambda: None))  # type: ignore[misc]  # of the call object
+
+
+class _Down(_Loose, UnaryStreamCall):
+    """A governed response stream."""
+
+
+class _Both(_Loose, StreamStreamCall):
+    """A governed call with streams both ways."""
 
 
 def aio_interceptors(edge: ClientEdge) -> list[grpc.aio.ClientInterceptor]:
@@ -166,7 +202,7 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
         self._port = _Aio(edge, once=False, streams=True)
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return UnaryStreamCall(self._port.begin(continuation, client_call_details, request))
+        return _Down(self._port.begin(continuation, client_call_details, request))
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
@@ -182,7 +218,7 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
         self._port = _Aio(edge, once=True, streams=True)
 
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return StreamStreamCall(self._port.begin(continuation, client_call_details, request_iterator))
+        return _Both(self._port.begin(continuation, client_call_details, request_iterator))
 
 
 class _Sync(_Foreign, Threads):

@@ -12,7 +12,20 @@ from msgov.clock import Clock
 
 from . import status
 
-N = TypeVar("N")
+
+class Native(Protocol):
+    """What every native call has, whatever its kind and colour."""
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call back when it is over; at once if it is."""
+        ...
+
+    def cancel(self) -> bool:
+        """Cancel it."""
+        ...
+
+
+N = TypeVar("N", bound=Native)
 Done = Callable[[object, BaseException | None], None]
 
 
@@ -50,24 +63,20 @@ class Port(Protocol[N]):
         """Take the flight off its connection."""
         ...
 
-    def reach(self, connection: Any, call: Call, heard: Callable[[bool], None]) -> bool | None:
-        """Say whether the connection is up; None: `heard` will be told."""
+    def up(self, connection: Any, call: Call) -> bool:
+        """Whether the connection is up, or the caller lets the transport wait for it."""
+        ...
+
+    def reach(self, connection: Any, heard: Callable[[bool], None]) -> bool | None:
+        """Connect, and say whether it is up; None: `heard` will be told."""
         ...
 
     def launch(self, connection: Any, call: Call, seconds: float | None) -> N:
         """Begin the native call, which may take so long."""
         ...
 
-    def watch(self, native: N, landed: Callable[[N], None]) -> None:
-        """Tell when the native call is over; at once if it is."""
-        ...
-
     def ended(self, native: N) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
         """Read the status, the trailing metadata and the error of a native call that is over."""
-        ...
-
-    def stop(self, native: N) -> None:
-        """Cancel the native call."""
         ...
 
     def unreached(self, connection: Any, code: grpc.StatusCode) -> BaseException:

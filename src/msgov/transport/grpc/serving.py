@@ -1,8 +1,7 @@
-"""What both colours of gRPC server do alike with a call that comes in: read its scope, govern it, map its errors."""
+"""A call that comes in becomes a call of ours: whom it is for, how long it may take, which trace it belongs to."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
@@ -11,21 +10,16 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Final
 
-import grpc
-import grpc.aio
-
 from msgov import scope, wire
-from msgov.call import IGNORED, TRANSIENT, Call, Outcome
+from msgov.call import Call
 from msgov.clock import Clock, monotonic
-from msgov.errors import MsgovError, Rejected, RuleError
-from msgov.pipeline import Pipeline, Policy
-from msgov.policy import classify
+from msgov.errors import DeadlineSpent, Rejected, RuleError
+from msgov.pipeline import Policy
 
-from . import status
-from .method import NO_DEADLINE, Serializer
+from .method import Serializer
 
 MOST_HEADERS = 64
-MOST_HANDLERS = 1024  # methods of one server whose handlers are kept, wrapped: a generic handler may know any name
+_NEVER = 1e12  # seconds; threads are told 9.2e18 where the caller set no deadline, and up to 3.6e11 where it did
 _NOTHING: Final[AbstractContextManager[object]] = nullcontext()
 
 
@@ -70,66 +64,72 @@ class HeadersTooLarge(Rejected):
     retry_after = -1.0
 
 
-class Chosen(Exception):
-    """A handler that came to its end has set a status: an outcome like any other, with a reply that may go with it."""
+class Serving(Call):
+    """A call being served, which knows how far its handler has come.
 
-    def __init__(self, code: grpc.StatusCode, reply: object = None) -> None:
-        super().__init__(code.name)
-        self.code = code
-        self.reply = reply
+    `context` is grpc's. `due` is when its caller stops waiting, or we do: then it is `clamped`, and the transport will
+    not end it. `refused` is what the handler must not be run for.
+    """
 
+    __slots__ = ("began", "chosen", "clamped", "clock", "due", "refused")
 
-class Serving:
-    """One call being served: what the handler's side of the edge needs beside the `Call`."""
-
-    __slots__ = ("began", "call", "chosen", "clamped", "clock", "context", "deadline", "refused")
-
-    def __init__(self, context: Any, call: Call, clock: Clock) -> None:
+    def __init__(
+        self, edge: Edge, path: str, request: object, context: Any, headers: dict[str, str], around: scope.Scope
+    ) -> None:
+        # Store by store: through the constructor of a call, in keywords, it takes twice as long.
+        self.target = edge.service
+        self.method = path
+        self.request = request
         self.context = context
-        self.call = call
-        self.clock = clock
-        self.deadline = call.deadline
-        self.began = False
-        self.chosen = False
-        self.clamped = False
+        self.metadata = headers
+        self.deadline = self.due = around.deadline
+        self.key = around.key
+        self.trace = around.trace
+        self.attempts_left = around.attempts_left
+        self.attempt = 1
+        self.idempotent = False
+        self.instance = self.tried = None
+        self.status = ""
+        self.clock = edge.clock
+        self.began = self.chosen = self.clamped = False
         self.refused: Rejected | None = None
 
     @property
-    def trace_id(self) -> str:
-        """The id under which the call is found again; empty where it has no trace."""
-        trace = self.call.trace
-        return "" if trace is None else trace.trace_id
+    def late(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.due is not None and self.clock() >= self.due
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether its deadline comes before the one that the transport ends it at."""
+        return self.clamped or self.deadline is not self.due
 
 
 def receive(edge: Edge, path: str, request: object, context: Any, decode: Serializer) -> Serving:
-    """Make the call of an RPC that came in, and make its deadline and trace the current scope.
+    """Make the call of an RPC that came in, and make its deadline and trace the current scope; `decode` its request.
 
-    What must be refused is refused by `began`, inside the pipeline, where it is counted.
+    What must be refused is refused by `begin`, inside the pipeline, where it is counted.
     """
-    now = edge.clock()
     metadata = context.invocation_metadata() or ()
-    headers = wire.lowered(metadata if len(metadata) <= MOST_HEADERS else metadata[:MOST_HEADERS])
+    # HTTP/2 names are in lower case; of a repeated one the first counts.
+    headers = dict(reversed(metadata if len(metadata) <= MOST_HEADERS else metadata[:MOST_HEADERS]))
+    for name, value in headers.items():
+        if value.__class__ is bytes:
+            headers[name] = value.decode("latin-1")
     told = context.time_remaining()
-    seconds = edge.default_deadline if told is None or told > NO_DEADLINE else min(told, edge.longest_deadline)
+    seconds = edge.default_deadline if told is None or told > _NEVER else min(told, edge.longest_deadline)
     peer = context.peer()
-    key = host(peer)
     trusted = wire.ATTEMPTS_LEFT in headers and edge.trusted(peer)
-    around = wire.incoming(headers, now, trusted=trusted, seconds=seconds, key=key)
-    call = Call(
-        edge.service, path, request, deadline=around.deadline, key=key, metadata=headers,
-        attempts_left=around.attempts_left,
-    )  # fmt: skip
-    call.trace = around.trace
-    serving = Serving(context, call, edge.clock)
+    around = wire.incoming(headers, edge.clock(), trusted=trusted, seconds=seconds, key=host(peer))
+    serving = Serving(edge, path, request, context, headers, around)
     serving.clamped = seconds != told
-    call.context = serving
     if len(metadata) > MOST_HEADERS:
         serving.refused = HeadersTooLarge(f"{len(metadata)} headers: {MOST_HEADERS} at most", headers=len(metadata))
     elif decode is not None:
         try:
-            call.request = decode(request)
-        except Exception as error:  # noqa: BLE001  whatever the deserialiser has to say is no business of the caller's
-            serving.refused = Malformed(f"the request cannot be read: {type(error).__name__}")
+            serving.request = decode(request)
+        except Malformed as error:
+            serving.refused = error
     scope.current.set(around)
     return serving
 
@@ -150,148 +150,16 @@ def host(peer: str) -> str:
     return str(IPv6Network((address, 64), strict=False))
 
 
-def began(serving: Serving) -> None:
-    """Note that the handler runs, in the trace that the policies chose; raises what it is refused for."""
-    refused = serving.refused
-    if refused is not None:
-        raise refused
+def begin(serving: Serving) -> None:
+    """Note that the handler runs, in the trace that the policies chose.
+
+    Raises what the call is refused for, and `DeadlineSpent` when nobody waits for it any more.
+    """
+    if serving.refused is not None:
+        raise serving.refused
+    if serving.late:
+        raise DeadlineSpent("the caller's time ran out before the handler began")
     serving.began = True
-    trace = serving.call.trace
-    around = scope.current.get()
+    trace, around = serving.trace, scope.current.get()
     if trace is not None and trace is not around.trace:
         around.trace = trace  # made by `receive` for this call, or out of that: nobody else has it
-
-
-class Handlers:
-    """The governed handler of a method, made again when its policies change shape."""
-
-    __slots__ = ("_edge", "_govern", "_kept", "_path")
-
-    def __init__(self, edge: Edge, path: str, govern: Callable[[Pipeline], Callable[[Call], Any]]) -> None:
-        self._edge = edge
-        self._path = path
-        self._govern = govern
-        self._kept: tuple[tuple[Policy, ...], Callable[[Call], Any]] | None = None
-
-    def __call__(self) -> Callable[[Call], Any]:
-        """Return the handler for the next call."""
-        kept, policies = self._kept, self._edge.policies(self._path)
-        if kept is None or kept[0] is not policies:  # one store: no thread sees one's policies with another's handler
-            kept = self._kept = (policies, self._govern(Pipeline(policies, classify=judge)))
-        return kept[1]
-
-
-class Wrapped:
-    """The handlers of a server, each wrapped once."""
-
-    __slots__ = ("_all", "_wrap")
-
-    def __init__(self, wrap: Callable[[str, Any], Any]) -> None:
-        self._wrap = wrap
-        self._all: dict[str, tuple[Any, Any]] = {}
-
-    def of(self, path: str, handler: Any) -> Any:
-        """Return the governed twin of a handler.
-
-        A generic handler is made anew for each call: what stays is the function inside. One that answers to any name
-        must not fill our memory with what its callers make up.
-        """
-        inside = behaviour(handler)
-        kept = self._all.get(path)
-        if kept is None or kept[0] != inside:
-            if len(self._all) >= MOST_HANDLERS:
-                self._all.clear()
-            kept = self._all[path] = (inside, self._wrap(path, handler))
-        return kept[1]
-
-
-def behaviour(handler: Any) -> Any:
-    """Return the function inside a method handler."""
-    return handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-
-
-def remade(handler: Any, governed: Any) -> Any:
-    """Make a handler of the same kind round another function, which deserialises a single request itself."""
-    made = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    decode = _discreet(handler.request_deserializer) if handler.request_streaming else None
-    return made(governed, decode, _discreet(handler.response_serializer))
-
-
-def _discreet(convert: Serializer) -> Serializer:
-    """Keep what a serialiser says of a message from the wire: grpc.aio would send it to the caller."""
-    if convert is None:
-        return None
-
-    def discreet(message: Any) -> Any:
-        try:
-            return convert(message)
-        except Exception as error:  # noqa: BLE001  whatever it is
-            _log.error("a message cannot be converted", exc_info=error)
-        raise ValueError("a message cannot be converted")
-
-    return discreet
-
-
-def answer_to(serving: Serving, error: Exception) -> status.Refusal:
-    """Return what the caller is told of an error; what is our fault is said in our own log, under the same id."""
-    trace_id = serving.trace_id or wire.new_trace_id()
-    answer = status.refusal(error, began=serving.began, trace_id=trace_id)
-    if answer.code is grpc.StatusCode.INTERNAL:
-        method = serving.call.method
-        _log.error("%s failed", method, exc_info=error, extra={"rpc_method": method, "error_id": trace_id})
-        code = chosen(serving.context)
-        if code is not None:  # what the handler set before it failed; its words, if it set some, are for the caller
-            details = serving.context.details()
-            said = details.decode(errors="replace") if isinstance(details, bytes) else details
-            return status.Refusal(code, said or answer.details, answer.trailing)
-    return answer
-
-
-_log = logging.getLogger("msgov.grpc")
-
-
-def judge(call: Call, error: BaseException) -> Outcome:
-    """Judge what a handler ended with: a status that it chose, or what its callers will see."""
-    serving = call.context
-    if isinstance(error, Chosen):
-        return status.served(error.code, error)
-    if isinstance(serving, Serving):
-        code = aborted(serving.context, error)
-        if code is not None:
-            return status.served(code, error)
-        if isinstance(error, Exception) and not isinstance(error, MsgovError):
-            code = chosen(serving.context)
-            if code is not None:
-                return status.served(code, error)
-            answer = status.refusal(error, began=True, trace_id="")
-            return Outcome(TRANSIENT, error=error, status=answer.code.name)
-    found = classify(call, error)
-    if found.verdict is IGNORED and not isinstance(error, Exception):
-        found.status = "CANCELLED"
-    return found
-
-
-def chosen(context: Any) -> grpc.StatusCode | None:
-    """Return the status that a handler has set, None where it left it at OK."""
-    code = context.code()
-    if code is None or code in (grpc.StatusCode.OK, 0):
-        return None
-    return code if isinstance(code, grpc.StatusCode) else _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
-
-
-def aborted(context: Any, error: BaseException) -> grpc.StatusCode | None:
-    """Return the status that the handler itself chose with `abort`; None when the error is something else.
-
-    Threaded grpc raises a bare `Exception()` there. One with words in it is the handler's own, and they stay here.
-    """
-    if isinstance(error, grpc.aio.AbortError) or (type(error) is Exception and not error.args):
-        return chosen(context)
-    return None
-
-
-_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}

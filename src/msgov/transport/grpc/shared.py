@@ -12,7 +12,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from msgov.call import Call
 from msgov.pipeline import Pipeline, Segment
 
-from .flight import Flight, tell
+from .flight import Flight
+from .landing import tell
 from .port import N, Port
 
 P = ParamSpec("P")
@@ -53,12 +54,10 @@ class SharedFlight(Flight[N]):
     unhear = _turn(Flight.unhear)
     done = _turn(Flight.done)
     _granted = _turn(Flight._granted)
-    _start = _turn(Flight._start)
     _reached = _turn(Flight._reached)
-    _not_reached = _turn(Flight._not_reached)
+    _ring = _turn(Flight._ring)
     _landed = _turn(Flight._landed)
     _replied = _turn(Flight._replied)
-    _late = _turn(Flight._late)
 
     def _tell(self) -> None:
         """Wait for the end of the turn."""

@@ -57,10 +57,6 @@ class Threads:
             return False
         return True
 
-    def watch(self, native: Native, landed: Callable[[Native], None]) -> None:
-        """Tell on whatever thread the call ends."""
-        native.add_done_callback(landed)
-
     def ended(self, native: Native) -> tuple[grpc.StatusCode, status.Pairs, BaseException | None]:
         """Read what a call that is over has: it is its own error."""
         code: grpc.StatusCode = native.code()
@@ -68,10 +64,6 @@ class Threads:
             return code, (), None
         error = native if isinstance(native, BaseException) else None
         return code, tuple(native.trailing_metadata() or ()), error
-
-    def stop(self, native: Native) -> None:
-        """Cancel the call."""
-        native.cancel()
 
     def answer(self, call: Call, make: Callable[[], object], done: Done) -> Off | None:
         """Answer on a thread of its own: it may wait, and grpc's thread, on which a call ends, must not."""
@@ -95,6 +87,7 @@ class SyncMethod(Method, Threads):
         )
         self._channel = channel
         self._connections = channel.connections
+        self.leave = channel.connections.leave
         self._handler: tuple[Governed, SyncHandler] | None = None
 
     def made(
@@ -135,7 +128,7 @@ class SyncMethod(Method, Threads):
         seconds = self._left(call)
         connection = self.enter(call, call)
         try:
-            if careful and not _given(call).wait_for_ready:
+            if careful and not self.up(connection, call):
                 if not connection.wait(seconds):
                     late = call.deadline is not None and self.clock() >= call.deadline
                     raise self.unreached(connection, _LATE if late else _AWAY)
@@ -147,7 +140,7 @@ class SyncMethod(Method, Threads):
                 raise fault from error
             raise
         finally:
-            self._connections.leave(connection, call)
+            self.leave(connection, call)
 
     def _left(self, call: Call) -> float | None:
         seconds = None if call.deadline is None else call.deadline - self.clock()
@@ -172,13 +165,13 @@ class SyncMethod(Method, Threads):
             return self._connections.enter(self.target, flight, pinned=True)
         return self._connections.enter(address(instance), flight)
 
-    def leave(self, connection: SyncConnection, flight: object) -> None:
-        """Leave it."""
-        self._connections.leave(connection, flight)
+    def up(self, connection: SyncConnection, call: Call) -> bool:
+        """Ask for what was last told of the connection."""
+        return connection.up or bool(_given(call).wait_for_ready)
 
-    def reach(self, connection: SyncConnection, call: Call, heard: Heard) -> bool | None:
-        """Ask whether it is up, unless the caller lets the transport wait for it."""
-        return True if _given(call).wait_for_ready else connection.reach(heard)
+    def reach(self, connection: SyncConnection, heard: Heard) -> bool | None:
+        """Connect."""
+        return connection.reach(heard)
 
     def launch(self, connection: SyncConnection, call: Call, seconds: float | None) -> Native:
         """Begin grpc's own call."""

@@ -11,20 +11,9 @@ import grpc
 from msgov import sync
 from msgov.call import Call
 
-from .serving import (
-    Chosen,
-    Edge,
-    Handlers,
-    Serving,
-    Wrapped,
-    aborted,
-    answer_to,
-    began,
-    behaviour,
-    chosen,
-    receive,
-    remade,
-)  # fmt: skip
+from .ending import Chosen, aborted, answer_to, answered, ended
+from .serving import Edge, Serving, begin, receive
+from .wrapping import Handlers, Wrapped, behaviour, reading, remade
 
 Behaviour = Callable[..., Any]
 
@@ -48,13 +37,13 @@ def wrap(edge: Edge, path: str, handler: Any) -> Any:
 
 
 def _calling(edge: Edge, path: str, handler: Any) -> Behaviour:
-    inside, decode = behaviour(handler), None if handler.request_streaming else handler.request_deserializer
+    inside, decode = behaviour(handler), _decoder(handler)
 
     def run(call: Call) -> object:
-        serving = cast("Serving", call.context)
-        began(serving)
+        serving = cast("Serving", call)
+        begin(serving)
         with edge.around(call):
-            reply = inside(call.request, serving.context)
+            reply = inside(call.request, call.context)
         code = _ended(serving)
         if code is not None:
             raise Chosen(code, reply)
@@ -65,26 +54,24 @@ def _calling(edge: Edge, path: str, handler: Any) -> Behaviour:
     def serve(request: object, context: Any) -> object:
         serving = receive(edge, path, request, context, decode)
         try:
-            reply = handlers()(serving.call)
+            reply = handlers()(serving)
         except Chosen as outcome:
             return outcome.reply
         except BaseException as error:  # noqa: BLE001  every error becomes a status
             _answer(serving, error)
-        if serving.chosen:  # a substitute answered in the handler's place
-            context.set_code(grpc.StatusCode.OK)
-            context.set_details("")
+        answered(serving)
         return reply
 
     return serve
 
 
 def _streaming(edge: Edge, path: str, handler: Any) -> Behaviour:
-    inside, decode = behaviour(handler), None if handler.request_streaming else handler.request_deserializer
+    inside, decode = behaviour(handler), _decoder(handler)
 
     def run(call: Call) -> Iterator[object]:
-        serving = cast("Serving", call.context)
-        began(serving)
-        yield from inside(call.request, serving.context)
+        serving = cast("Serving", call)
+        begin(serving)
+        yield from inside(call.request, call.context)
         code = _ended(serving)
         if code is not None:
             raise Chosen(code)
@@ -95,7 +82,7 @@ def _streaming(edge: Edge, path: str, handler: Any) -> Behaviour:
         serving = receive(edge, path, request, context, decode)
         messages = None
         try:
-            messages = handlers()(serving.call)
+            messages = handlers()(serving)
             yield from messages
         except (GeneratorExit, Chosen):
             return
@@ -108,19 +95,24 @@ def _streaming(edge: Edge, path: str, handler: Any) -> Behaviour:
     return serve
 
 
+def _decoder(handler: Any) -> Callable[[Any], Any] | None:
+    """Return what makes a handler's request, or request iterator, of what came.
+
+    grpc itself answers a message of a stream that it cannot read, and then trips over the handler's own answer.
+    """
+    decode = reading(handler.request_deserializer)
+    return partial(map, decode) if decode is not None and handler.request_streaming else decode
+
+
 def _ended(serving: Serving) -> grpc.StatusCode | None:
     """Return the status that a handler ended with: one it set, or the deadline's, which a thread can only notice."""
-    code = chosen(serving.context)
-    if code is None:
-        late = serving.deadline is not None and serving.clock() > serving.deadline
-        return grpc.StatusCode.DEADLINE_EXCEEDED if late else None
-    serving.chosen = True
-    return code
+    code = ended(serving)
+    return grpc.StatusCode.DEADLINE_EXCEEDED if code is None and serving.late else code
 
 
 def _answer(serving: Serving, error: BaseException) -> NoReturn:
     """Answer an error with a status; what the handler chose itself passes as it is."""
-    context = serving.context
+    context: Any = serving.context
     if not isinstance(error, Exception) or aborted(context, error) is not None:
         raise error
     answer = answer_to(serving, error)
