@@ -9,15 +9,16 @@ import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import Token
 from functools import partial
 from typing import TypeVar
 
-from msgov import scope
 from msgov.call import IGNORED, Call, Outcome
 from msgov.clock import Clock, monotonic
 from msgov.errors import DeadlineExceeded, MsgovError
 from msgov.pipeline import Frame, Tickets
 from msgov.policy import Waiting
+from msgov.scope import Scope, current
 
 T = TypeVar("T")
 
@@ -68,31 +69,138 @@ async def bounded(handler: Callable[[Call], Awaitable[T]], call: Call, clock: Cl
 
     Raises `DeadlineExceeded` when time ran out, the handler cancelled; a cancellation from outside passes as it is.
     """
-    deadline = call.deadline
-    if deadline is None:
+    return await under(deadlines(clock).arm(call, clock()), handler, call)
+
+
+async def under(alarm: Alarm | None, handler: Callable[[Call], Awaitable[T]], call: Call) -> T:
+    """Run a handler under an alarm that is armed already, None for none."""
+    if alarm is None:
         return await handler(call)
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  a coroutine is awaited in a task
-    loop = task.get_loop()  # to ask for the running loop costs a system call on 3.11
-    left = deadline - clock()
-    alarm = (_wheels.get(id(loop)) or _new_wheel(loop)).arm(loop, task, left)
-    around = scope.current.get()
-    outer = around.deadline
-    token = None if outer is not None and outer <= deadline else scope.current.set(around.by(deadline))
     try:
-        return await handler(call)
-    except asyncio.CancelledError as cancelled:
-        if alarm.rang:
-            alarm.rang = False
-            if task.uncancel() <= alarm.cancelling:
-                raise exceeded(call, left) from cancelled
-        raise
-    finally:
-        alarm.bucket.discard(alarm)
-        if alarm.rang:  # the handler swallowed the cancellation, or finished in the same tick
-            task.uncancel()
-        if token is not None:
-            scope.current.reset(token)
+        reply = await handler(call)
+    except BaseException as error:  # noqa: BLE001  whatever ends it, its time is over
+        found = stopped(alarm, call, error)
+        try:
+            if found is error:
+                raise
+            raise found
+        finally:
+            del found
+    disarm(alarm)
+    return reply
+
+
+class Alarm:
+    """One armed deadline: rings by cancelling its task, and takes the cancellation back when it is not needed."""
+
+    __slots__ = ("bucket", "cancelling", "rang", "seconds", "task", "token")
+
+    bucket: set[Alarm]
+    cancelling: int
+    rang: bool
+    seconds: float
+    task: asyncio.Task[object]
+    token: Token[Scope] | None
+
+
+_TICK = 0.01  # seconds: a deadline rings at the end of its slot of the wheel, so at most so much late
+_NEAR = 0.1  # seconds: one nearer than this has a timer of its own
+_EARLY = 1e-6  # seconds: a loop may ring its timers early by its clock's resolution
+
+_Wheel = dict[int, set[Alarm]]
+_new = object.__new__  # a class called in Python costs twice as much, and each governed call makes one of these
+
+
+class Deadlines:
+    """All deadlines by one clock, in a wheel for each loop: a timer per slot of 10 ms, not one per call.
+
+    `asyncio.timeout` costs several times as much. Every alarm is to be disarmed or stopped.
+    """
+
+    __slots__ = ("clock", "wheels")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        # By id, since a weak dictionary costs a microsecond to ask; an entry goes when its loop does, before the id
+        # can return.
+        self.wheels: dict[int, _Wheel] = {}
+
+    def arm(self, call: Call, now: float) -> Alarm | None:
+        """Start the current task's time for a call, None where it has all the time; what it calls inherits it."""
+        deadline = call.deadline
+        if deadline is None:
+            return None
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  a coroutine is awaited in a task
+        loop = task.get_loop()  # to ask for the running loop costs a system call on 3.11
+        alarm = _new(Alarm)
+        alarm.task = task
+        alarm.cancelling = task.cancelling()
+        alarm.rang = False
+        alarm.seconds = seconds = deadline - now
+        slot = int(deadline / _TICK) + 1
+        wheel = self.wheels.get(id(loop))
+        bucket = None if wheel is None or seconds < _NEAR else wheel.get(slot)
+        if bucket is None:
+            bucket = self._start(loop, deadline if seconds < _NEAR else slot * _TICK, slot, seconds)
+        bucket.add(alarm)
+        alarm.bucket = bucket
+        around = current.get()
+        outer = around.deadline
+        alarm.token = current.set(around.by(deadline)) if outer is None or outer > deadline else None
+        return alarm
+
+    def _start(self, loop: asyncio.AbstractEventLoop, at: float, slot: int, seconds: float) -> set[Alarm]:
+        wheel = self.wheels.get(id(loop))
+        if wheel is None:
+            wheel = self.wheels[id(loop)] = {}
+            weakref.finalize(loop, self.wheels.pop, id(loop), None)
+        bucket: set[Alarm] = set()
+        if seconds >= _NEAR:
+            wheel[slot] = bucket
+        loop.call_later(max(0.0, at - self.clock()), self._ring, loop, at, slot, bucket)
+        return bucket
+
+    def _ring(self, loop: asyncio.AbstractEventLoop, at: float, slot: int, bucket: set[Alarm]) -> None:
+        left = at - self.clock()
+        if left > _EARLY and bucket:  # a loop that reads its clock once a turn may be ahead of time
+            loop.call_later(left, self._ring, loop, at, slot, bucket)
+            return
+        wheel = self.wheels[id(loop)]
+        if wheel.get(slot) is bucket:
+            del wheel[slot]
+        for alarm in tuple(bucket):
+            alarm.rang = True
+            alarm.task.cancel()
+
+
+_deadlines = Deadlines(monotonic)
+
+
+def deadlines(clock: Clock) -> Deadlines:
+    """Return what keeps the deadlines by a clock: one for all by the monotonic clock, one each for a test's own."""
+    return _deadlines if clock is monotonic else Deadlines(clock)
+
+
+def disarm(alarm: Alarm) -> None:
+    """Stop the time of a call that has its answer."""
+    alarm.bucket.discard(alarm)
+    if alarm.token is not None:
+        current.reset(alarm.token)
+    if alarm.rang:  # the handler swallowed the cancellation, or finished in the same tick
+        alarm.task.uncancel()
+
+
+def stopped(alarm: Alarm, call: Call, error: BaseException) -> BaseException:
+    """Stop the time of a call that failed; return its error: in place of this alarm's cancellation the deadline's."""
+    alarm.bucket.discard(alarm)
+    if alarm.token is not None:
+        current.reset(alarm.token)
+    if alarm.rang and alarm.task.uncancel() <= alarm.cancelling and isinstance(error, asyncio.CancelledError):
+        spent = exceeded(call, alarm.seconds)
+        spent.__cause__ = error
+        return spent
+    return error
 
 
 def exceeded(call: Call, seconds: float) -> DeadlineExceeded:
@@ -100,63 +208,3 @@ def exceeded(call: Call, seconds: float) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"{call.target} {call.method}".rstrip() + f": no answer in {max(seconds, 0.0):.3f} s", seconds=seconds
     )
-
-
-class _Alarm:
-    """One armed deadline: rings by cancelling its task, and takes the cancellation back when it is not needed."""
-
-    __slots__ = ("bucket", "cancelling", "rang", "task")
-
-    def __init__(self, task: asyncio.Task[object], bucket: set[_Alarm]) -> None:
-        self.task = task
-        self.bucket = bucket
-        self.cancelling = task.cancelling()
-        self.rang = False
-        bucket.add(self)
-
-
-class _Wheel:
-    """All deadlines of a loop in slots of 10 ms: a timer per slot, not per call (asyncio.timeout costs five times it).
-
-    A deadline rings at the end of its slot, so at most 10 ms late; one nearer than 100 ms gets a timer of its own.
-    """
-
-    __slots__ = ("_slots",)
-
-    TICK = 0.01
-    NEAR = 0.1
-
-    def __init__(self) -> None:
-        self._slots: dict[int, set[_Alarm]] = {}
-
-    def arm(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object], seconds: float) -> _Alarm:
-        at = loop.time() + seconds
-        if seconds < self.NEAR:
-            alarm = _Alarm(task, set())
-            loop.call_at(at, _ring, alarm.bucket)
-            return alarm
-        slot = int(at / self.TICK) + 1
-        bucket = self._slots.get(slot)
-        if bucket is None:
-            bucket = self._slots[slot] = set()
-            loop.call_at(slot * self.TICK, self._turn, slot)
-        return _Alarm(task, bucket)
-
-    def _turn(self, slot: int) -> None:
-        _ring(self._slots.pop(slot))
-
-
-def _ring(alarms: set[_Alarm]) -> None:
-    for alarm in tuple(alarms):
-        alarm.rang = True
-        alarm.task.cancel()
-
-
-# By id, since a weak dictionary costs a microsecond to ask; an entry goes when its loop does, before the id can return.
-_wheels: dict[int, _Wheel] = {}
-
-
-def _new_wheel(loop: asyncio.AbstractEventLoop) -> _Wheel:
-    wheel = _wheels[id(loop)] = _Wheel()
-    weakref.finalize(loop, _wheels.pop, id(loop), None)
-    return wheel

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-from msgov._loop import bounded, exceeded, queue
+from msgov._loop import Alarm, bounded, deadlines, disarm, exceeded, queue, stopped, under
+from msgov._straight import Faults, line, straight
 from msgov.backoff import Backoff
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, dice, monotonic
 from msgov.errors import Rejected
 from msgov.latest import Latest, Source
-from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
-from msgov.policy import Answer, AsyncHandler, Plan
+from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, last_error
+from msgov.policy import Answer, Around, AsyncHandler, Plan
 
 __all__ = ["Stream", "bounded", "follow", "govern", "stream"]
 
@@ -36,49 +37,55 @@ def govern(
     """
     for segment in reversed(pipeline.segments):
         for layer in reversed(segment.layers):
-            handler = cast("AsyncHandler", layer(handler))
-        attempts = None
-        if segment.plan is not None:
-            attempts = _planned(pipeline, segment.plan, segment.inner, handler, clock, native)
-        handler = _framed(pipeline, segment.outer, handler, attempts, clock, native)
+            if isinstance(layer, Around):
+                handler = layer.aio(handler, pipeline.judge, clock)
+            else:
+                handler = cast("AsyncHandler", layer(handler))
+        handler = _walked(pipeline, segment, handler, clock, native)
         native = False  # what now stands inside may wait in line or back off: only a timer bounds that
     return handler
 
 
 _RESOLUTION = 1e-6  # seconds: a loop may ring its timers early by its clock's resolution
 _Reply = tuple[object, Outcome, float]
-_Attempts = Callable[[float, Call], Awaitable[_Reply]]
 
 
-def _framed(
-    pipeline: Pipeline, frame: Frame, handler: AsyncHandler, attempts: _Attempts | None, clock: Clock, native: bool
-) -> AsyncHandler:
-    """Walk a frame round a handler, or round the attempts that a plan makes of it."""
-    if not len(frame):
-        return handler if attempts is None else partial(_alone, attempts, clock)
-    enter, settle = frame.enter, frame.settle
-    timed = frame.narrows and not native
+def _walked(pipeline: Pipeline, segment: Segment, handler: AsyncHandler, clock: Clock, native: bool) -> AsyncHandler:
+    """Walk a segment's two frames round a handler: written out as long as all goes well, from there in `framed`."""
+    outer, plan = segment.outer, segment.plan
+    if plan is None and not len(outer):
+        return handler
+    attempts = (
+        _once(handler, clock) if plan is None else _planned(pipeline, plan, segment.inner, handler, clock, native)
+    )
+    timed, arm = outer.narrows and not native, deadlines(clock).arm
 
-    async def framed(call: Call) -> object:
-        tickets: Tickets = []
-        started = clock()
+    async def framed(
+        call: Call,
+        tickets: Tickets,
+        started: float,
+        attempt: Tickets | None,
+        faults: Faults,
+        alarm: Alarm | None = None,
+    ) -> object:
+        """Walk from the door, or go on where the written walk stopped: at a gate, or in its `attempt`."""
         try:
-            line = enter(call, tickets, started)
-            if line is not None:
-                started = await queue(frame, line, call, tickets, clock)
-            if attempts is None:
-                reply = await (bounded(handler, call, clock) if timed else handler(call))
-                now = clock()
-                outcome: Outcome = Answered(call.status, now - started)
+            if attempt is None:
+                if alarm is not None:
+                    disarm(alarm)
+                    alarm = None
+                met = line(faults) if faults else outer.enter(call, tickets, started)
+                if met is not None:
+                    started = await queue(outer, met, call, tickets, clock)
+            run = partial(attempts, started, attempt, faults)
+            if timed:
+                reply, outcome, now = await under(alarm or arm(call, clock()), run, call)
             else:
-                if timed:
-                    reply, outcome, now = await bounded(partial(attempts, started), call, clock)
-                else:
-                    reply, outcome, now = await attempts(started, call)
-                if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
-                    outcome = Answered(call.status, now - started)
+                reply, outcome, now = await run(call)
+            if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
+                outcome = answered(call.status, now - started)
         except BaseException as error:  # noqa: BLE001  every way out settles
-            reply, outcome = await _failed(pipeline, frame, call, tickets, error, started, clock, timed)
+            reply, outcome = await _failed(pipeline, outer, call, tickets, error, started, clock, timed)
             try:
                 if outcome.error is None:
                     return reply
@@ -87,15 +94,46 @@ def _framed(
                 raise outcome.error
             finally:
                 del outcome  # its error's traceback holds this frame
-        settle(tickets, outcome, now)
+        outer.settle(tickets, outcome, now)
         return reply
 
-    return framed
+    if plan is not None and plan.hedges:
+        return lambda call: framed(call, [], clock(), None, [])
+
+    async def resume(
+        call: Call,
+        held: Sequence[object],
+        inside: bool,
+        faults: Faults,
+        started: float,
+        alarm: Alarm | None,
+        attempt_alarm: Alarm | None,
+    ) -> object:
+        tickets, attempt = segment.held(held)
+        if attempt_alarm is not None:
+            faults.append(stopped(attempt_alarm, call, faults.pop()))
+        return await framed(call, tickets, started, attempt if inside else None, faults, alarm)
+
+    timer = None if native else arm
+    written = straight(segment, handler, awaits=True, clock=clock, resume=resume, arm=timer, disarm=disarm)
+    return cast("AsyncHandler", written)
 
 
-async def _alone(attempts: _Attempts, clock: Clock, call: Call) -> object:
-    reply, _, _ = await attempts(clock(), call)
-    return reply
+class _Attempts(Protocol):
+    """Make the attempts of a call, or go on from the one that the written walk left with what stopped it."""
+
+    async def __call__(self, started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply: ...
+
+
+def _once(handler: AsyncHandler, clock: Clock) -> _Attempts:
+    async def once(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
+        if faults:
+            line(faults)
+        reply = await handler(call)
+        now = clock()
+        return reply, answered(call.status, now - started), now
+
+    return once
 
 
 def _planned(
@@ -109,16 +147,18 @@ def _planned(
     enter, settle = frame.enter, frame.settle
     timed = frame.narrows and not native
 
-    async def planned(started: float, call: Call) -> _Reply:
+    async def planned(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
         tries, real = 1, None
-        plan.next(call, 1, None, started)
+        if not faults:
+            plan.next(call, 1, None, started)
         try:
             while True:
-                tickets: Tickets = []
+                tickets: Tickets = attempt or []
+                attempt = None
                 try:
-                    line = enter(call, tickets, started)
-                    if line is not None:
-                        started = await queue(frame, line, call, tickets, clock)
+                    met = line(faults) if faults else enter(call, tickets, started)
+                    if met is not None:
+                        started = await queue(frame, met, call, tickets, clock)
                     reply = await (bounded(handler, call, clock) if timed else handler(call))
                 except BaseException as error:  # noqa: BLE001  every way out settles, and the plan decides
                     reply, outcome = await _failed(pipeline, frame, call, tickets, error, started, clock, timed)
@@ -135,7 +175,7 @@ def _planned(
                         del outcome  # its error's traceback holds this frame
                 else:
                     now = clock()
-                    well = Answered(call.status, now - started)
+                    well = answered(call.status, now - started)
                     settle(tickets, well, now)
                     return reply, well, now
                 await asyncio.sleep(delay)
@@ -179,7 +219,7 @@ async def _failed(
                 answer = frame.leave(call, tickets, outcome, now)
             else:
                 now = clock()
-                outcome = Answered(call.status, now - started)
+                outcome = answered(call.status, now - started)
                 frame.settle(tickets, outcome, now)
                 return reply, outcome
         return None, outcome

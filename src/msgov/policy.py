@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from msgov.call import IGNORED, PERMANENT, TRANSIENT, Call, Outcome
+from msgov.clock import Clock
 from msgov.errors import MsgovError, Rejected
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ AsyncLayer = Callable[[AsyncHandler], AsyncHandler]
 SyncLayer = Callable[[SyncHandler], SyncHandler]
 Answer = Callable[[Call, BaseException], object]
 Classify = Callable[[Call, BaseException], Outcome]
+Judge = Callable[[Call, BaseException, float], Outcome]
 
 
 class Waiting(Generic[T]):
@@ -62,7 +64,13 @@ class Gate(ABC, Generic[T]):
 
     A ticket is whatever the gate needs to know its own call again, and is never None. Safe to share between threads:
     a lock is held for arithmetic only, never across a call or a hook.
+
+    Two promises make it cheaper: `waits = False`, that it never returns a `Waiting`; `learns = False`, that its
+    `settle` has nothing to do for a call that goes well.
     """
+
+    waits = True
+    learns = True
 
     @abstractmethod
     def admit(self, call: Call, now: float) -> T | Waiting[T]:
@@ -87,7 +95,9 @@ class Gate(ABC, Generic[T]):
 
 
 class Plan(ABC):
-    """Says when another attempt starts."""
+    """Says when another attempt starts; `hedges` says that it may do so while one is under way."""
+
+    hedges = False
 
     @abstractmethod
     def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:
@@ -104,6 +114,22 @@ class Substitute(ABC):
     @abstractmethod
     def instead(self, call: Call, outcome: Outcome, now: float) -> Answer | None:
         """Return what to answer with, a function of the call and its error (plain or async), or None to let it fail."""
+
+
+class Around(ABC):
+    """Stands round a call as a layer does: answers without it, or joins it to another that is under way.
+
+    Its choice is a machine; its waiting is written once per colour. `judge` is the pipeline's own, of a call, its error
+    and the seconds it took; `clock` the driver's.
+    """
+
+    @abstractmethod
+    def aio(self, handler: AsyncHandler, judge: Judge, clock: Clock) -> AsyncHandler:
+        """Wrap a coroutine handler."""
+
+    @abstractmethod
+    def sync(self, handler: SyncHandler, judge: Judge, clock: Clock) -> SyncHandler:
+        """Wrap a blocking handler."""
 
 
 def classify(call: Call, error: BaseException) -> Outcome:

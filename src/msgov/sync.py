@@ -7,18 +7,20 @@ deadline bounds waits, attempts and what is sent on, and never pretends to inter
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import Token
 from functools import partial
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from msgov import scope
+from msgov._straight import Faults, line, straight
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, monotonic
 from msgov.clock import sleep as real_sleep
 from msgov.errors import DeadlineExceeded, MsgovError, Rejected
-from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
-from msgov.policy import Plan, SyncHandler, Waiting
+from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, last_error
+from msgov.policy import Around, Plan, SyncHandler, Waiting
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]
@@ -30,44 +32,52 @@ def govern(
     """Wrap a handler in a pipeline; `sleep` waits between attempts."""
     for segment in reversed(pipeline.segments):
         for layer in reversed(segment.layers):
-            handler = cast("SyncHandler", layer(handler))
-        attempts = None
-        if segment.plan is not None:
-            attempts = _planned(pipeline, segment.plan, segment.inner, handler, clock, sleep)
-        handler = _framed(pipeline, segment.outer, handler, attempts, clock)
+            if isinstance(layer, Around):
+                handler = layer.sync(handler, pipeline.judge, clock)
+            else:
+                handler = cast("SyncHandler", layer(handler))
+        handler = _walked(pipeline, segment, handler, clock, sleep)
     return handler
 
 
 _Reply = tuple[object, Outcome, float]
-_Attempts = Callable[[float, Call], _Reply]
+_Within = Token[scope.Scope]
 
 
-def _framed(
-    pipeline: Pipeline, frame: Frame, handler: SyncHandler, attempts: _Attempts | None, clock: Clock
-) -> SyncHandler:
-    """Walk a frame round a handler, or round the attempts that a plan makes of it."""
-    if not len(frame):
-        return handler if attempts is None else partial(_alone, attempts, clock)
-    enter, settle = frame.enter, frame.settle
-    timed = frame.narrows
+def _walked(pipeline: Pipeline, segment: Segment, handler: SyncHandler, clock: Clock, sleep: Sleep) -> SyncHandler:
+    """Walk a segment's two frames round a handler: written out as long as all goes well, from there in `framed`."""
+    outer, plan = segment.outer, segment.plan
+    if plan is None and not len(outer):
+        return handler
+    attempts = _once(handler, clock)
+    if plan is not None:
+        attempts = _planned(pipeline, plan, segment.inner, handler, clock, sleep)
+    timed = outer.narrows
 
-    def framed(call: Call) -> object:
-        tickets: Tickets = []
-        started = clock()
+    def resume(
+        call: Call,
+        held: Sequence[object],
+        inside: bool,
+        faults: Faults,
+        started: float,
+        within: _Within | None,
+        attempt_within: _Within | None,
+    ) -> object:
+        """Go on from where the written walk stopped: at a gate, or in its attempt."""
+        tickets, attempt = segment.held(held)
+        for token in (attempt_within, within):
+            if token is not None:
+                scope.current.reset(token)
         try:
-            line = enter(call, tickets, started)
-            if line is not None:
-                started = _queue(frame, line, call, tickets, clock)
-            if attempts is None:
-                reply = bounded(handler, call) if timed else handler(call)
-                now = clock()
-                outcome: Outcome = Answered(call.status, now - started)
-            else:
-                reply, outcome, now = bounded(partial(attempts, started), call) if timed else attempts(started, call)
-                if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
-                    outcome = Answered(call.status, now - started)
+            if not inside:
+                met = line(faults)
+                started = _queue(outer, met, call, tickets, clock)
+            run = partial(attempts, started, attempt if inside else None, faults)
+            reply, outcome, now = bounded(run, call) if timed else run(call)
+            if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
+                outcome = answered(call.status, now - started)
         except BaseException as error:  # noqa: BLE001  every way out settles
-            reply, outcome = _failed(pipeline, frame, call, tickets, error, started, clock)
+            reply, outcome = _failed(pipeline, outer, call, tickets, error, started, clock)
             try:
                 if outcome.error is None:
                     return reply
@@ -76,15 +86,28 @@ def _framed(
                 raise outcome.error
             finally:
                 del outcome  # its error's traceback holds this frame
-        settle(tickets, outcome, now)
+        outer.settle(tickets, outcome, now)
         return reply
 
-    return framed
+    written = straight(segment, handler, awaits=False, clock=clock, resume=resume, arm=_arm, disarm=scope.current.reset)
+    return cast("SyncHandler", written)
 
 
-def _alone(attempts: _Attempts, clock: Clock, call: Call) -> object:
-    reply, _, _ = attempts(clock(), call)
-    return reply
+class _Attempts(Protocol):
+    """Make the attempts of a call, or go on from the one that the written walk left with what stopped it."""
+
+    def __call__(self, started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply: ...
+
+
+def _once(handler: SyncHandler, clock: Clock) -> _Attempts:
+    def once(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
+        if faults:
+            line(faults)
+        reply = handler(call)
+        now = clock()
+        return reply, answered(call.status, now - started), now
+
+    return once
 
 
 def _planned(
@@ -94,16 +117,18 @@ def _planned(
     enter, settle = frame.enter, frame.settle
     timed = frame.narrows
 
-    def planned(started: float, call: Call) -> _Reply:
+    def planned(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
         tries, real = 1, None
-        plan.next(call, 1, None, started)
+        if not faults:
+            plan.next(call, 1, None, started)
         try:
             while True:
-                tickets: Tickets = []
+                tickets: Tickets = attempt or []
+                attempt = None
                 try:
-                    line = enter(call, tickets, started)
-                    if line is not None:
-                        started = _queue(frame, line, call, tickets, clock)
+                    met = line(faults) if faults else enter(call, tickets, started)
+                    if met is not None:
+                        started = _queue(frame, met, call, tickets, clock)
                     reply = bounded(handler, call) if timed else handler(call)
                 except BaseException as error:  # noqa: BLE001  every way out settles, and the plan decides
                     reply, outcome = _failed(pipeline, frame, call, tickets, error, started, clock)
@@ -120,7 +145,7 @@ def _planned(
                         del outcome  # its error's traceback holds this frame
                 else:
                     now = clock()
-                    well = Answered(call.status, now - started)
+                    well = answered(call.status, now - started)
                     settle(tickets, well, now)
                     return reply, well, now
                 sleep(delay)
@@ -150,7 +175,7 @@ def _failed(
                 answer = frame.leave(call, tickets, outcome, now)
             else:
                 now = clock()
-                outcome = Answered(call.status, now - started)
+                outcome = answered(call.status, now - started)
                 frame.settle(tickets, outcome, now)
                 return reply, outcome
         return None, outcome
@@ -182,6 +207,11 @@ def _queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets,
         tickets.append(ticket)
         line = frame.enter(call, tickets, now)
     return now
+
+
+def _arm(call: Call, now: float) -> _Within | None:
+    """Hand the call's deadline down to what it calls, until the token is given back."""
+    return None if call.deadline is None else scope.current.set(scope.current.get().by(call.deadline))
 
 
 def bounded(handler: Callable[[Call], T], call: Call) -> T:

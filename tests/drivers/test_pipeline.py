@@ -6,7 +6,7 @@ import pytest
 
 from msgov.call import OK, Call, Outcome
 from msgov.errors import BreakerOpen, RuleError
-from msgov.pipeline import Answered, Frame, Pipeline, last_error
+from msgov.pipeline import Frame, Pipeline, answered, last_error
 from msgov.resilience import Breaker, Bulkhead, Deadline, Fallback, Retry
 from tests.drivers.stage import Door, Line, Stand
 
@@ -111,7 +111,7 @@ def test_last_error_prefers_the_failure_to_a_later_rejection() -> None:
 
 def test_answered_reads_like_any_outcome_of_a_success() -> None:
     """It is the cheap form of the same value: gates cannot tell."""
-    cheap, plain = Answered("201", 0.5), Outcome(OK, status="201", seconds=0.5)
+    cheap, plain = answered("201", 0.5), Outcome(OK, status="201", seconds=0.5)
     for name in Outcome.__slots__:
         assert getattr(cheap, name) == getattr(plain, name)
     assert repr(cheap) == repr(plain)

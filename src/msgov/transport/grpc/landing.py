@@ -12,7 +12,7 @@ import grpc
 from msgov.call import IGNORED, NO, PERMANENT, Call, Outcome
 from msgov.errors import DeadlineExceeded, MsgovError, Rejected
 from msgov.event import unraisable
-from msgov.pipeline import Answered, Frame, Pipeline, Segment, Tickets, last_error
+from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, last_error
 from msgov.policy import Answer, Waiting
 
 from . import status
@@ -102,11 +102,11 @@ class Landing(Generic[N]):
     def _settled(self, now: float) -> None:
         """Settle what went well."""
         segment, since = self._segment, self._since
-        well = Answered("", now - since)
+        well = answered("", now - since)
         if self._attempt:
             segment.inner.settle(self._attempt, well, now)
         if since != self._started:
-            well = Answered("", now - self._started)
+            well = answered("", now - self._started)
         segment.outer.settle(self._tickets, well, now)
 
     def _grounded(self, error: BaseException, now: float) -> None:

@@ -1,0 +1,185 @@
+"""A call that goes well meets no loop: its walk is written out for each shape of pipeline.
+
+It is done as dataclasses write their `__init__`. Only the success of a first attempt is written; a line to wait in, an
+error or a faulty gate hands over to the driver's ordinary code, which goes on from there. What that buys stands in
+docs/why/drivers.md.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from msgov.pipeline import Answered, Segment
+from msgov.policy import Gate, Waiting
+
+Faults = list[BaseException]  # of one: popped before it is raised, so that no frame of its traceback holds it
+
+
+class Line(BaseException):
+    """A gate answered with a line to wait in; how the written walk tells the ordinary one."""
+
+    def __init__(self, waiting: Waiting[object]) -> None:
+        super().__init__()
+        self.waiting = waiting
+
+
+def line(faults: Faults) -> Waiting[object]:
+    """Return the line that the written walk met; raise what else stopped it."""
+    fault = faults.pop()
+    try:
+        if isinstance(fault, Line):
+            return fault.waiting
+        raise fault
+    finally:
+        del fault
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    waits: bool  # it may answer with a line
+    learns: bool  # it has something to learn at the exit
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    awaits: bool
+    outer: tuple[_Step, ...]
+    planned: bool
+    inner: tuple[_Step, ...]
+    timed: bool  # by a deadline outside the seam
+    attempt_timed: bool  # and by one inside it
+
+
+def straight(
+    segment: Segment,
+    handler: Callable[..., Any],
+    *,
+    awaits: bool,
+    clock: Callable[[], float],
+    resume: Callable[..., Any],
+    arm: Callable[..., Any] | None,
+    disarm: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Write the walk of a segment round a handler; `arm` starts a deadline, None where the handler keeps it itself."""
+    outer, inner = _gates(segment.outer.steps), _gates(segment.inner.steps)
+    shape = _Shape(
+        awaits,
+        tuple(map(_step, outer)),
+        segment.plan is not None,
+        tuple(map(_step, inner)),
+        arm is not None and segment.outer.narrows,
+        arm is not None and segment.inner.narrows,
+    )
+    gates = [*outer, *inner]
+    make = _written(shape)
+    written: Callable[..., Any] = make(
+        handler,
+        clock,
+        resume,
+        segment,
+        segment.orphans,
+        None if segment.plan is None else segment.plan.next,
+        arm,
+        disarm,
+        [gate.admit for gate in gates],
+        [gate.settle for gate in gates],
+    )
+    return written
+
+
+def _gates(steps: Sequence[object]) -> list[Gate[Any]]:
+    return [step for step in steps if isinstance(step, Gate)]
+
+
+def _step(gate: Gate[Any]) -> _Step:
+    return _Step(gate.waits, gate.learns)
+
+
+@lru_cache(maxsize=1024)
+def _written(shape: _Shape) -> Callable[..., Any]:
+    name, source = f"<msgov walk {abs(hash(shape)):x}>", _source(shape)
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # tracebacks show its lines
+    space: dict[str, Any] = {"Answered": Answered, "Waiting": Waiting, "Line": Line}
+    exec(compile(source, name, "exec"), space)  # noqa: S102  our own text, with nothing in it from outside
+    made: Callable[..., Any] = space["make"]
+    return made
+
+
+def _source(shape: _Shape) -> str:
+    steps = [*shape.outer, *shape.inner]
+    tickets = [f"t{at}" for at in range(len(steps))]
+    colour, wait = ("async ", "await ") if shape.awaits else ("", "")
+    walk: list[str] = []
+    for at, step in enumerate(steps):
+        if at == len(shape.outer):
+            walk += _seam(shape)
+        walk.append(f"t{at} = admit_{at}(call, started)")
+        if step.waits:
+            walk += [
+                f"if type(t{at}) is Waiting:",  # isinstance costs ten times as much
+                f"    met, t{at} = t{at}, None",
+                "    raise Line(met)",
+            ]
+    if not shape.inner:
+        walk += _seam(shape)
+    walk += ["attempt_alarm = arm(call, started)"] if shape.attempt_timed else []
+    walk += [f"reply = {wait}handler(call)", "ended = clock()"]
+    walk += ["if attempt_alarm is not None:", "    disarm(attempt_alarm)"] if shape.attempt_timed else []
+    walk += ["if alarm is not None:", "    disarm(alarm)"] if shape.timed else []
+    way_out: list[str] = []
+    for at in reversed(range(len(steps))):
+        if steps[at].learns:
+            way_out += [f"left = {at}", f"settle_{at}(t{at}, outcome, ended)"]
+    passed = f"({', '.join(tickets)}{',' if len(tickets) == 1 else ''})"
+    lines = [
+        "def make(handler, clock, resume, segment, orphans, plan_next, arm, disarm, admits, settles):",
+        *(f"    admit_{at}, settle_{at} = admits[{at}], settles[{at}]" for at in range(len(steps))),
+        f"    {colour}def governed(call):",
+        "        started = clock()",
+        "        if orphans:",
+        "            segment.drain(started)",
+        f"        {' = '.join([*tickets, 'alarm', 'attempt_alarm'])} = None",
+        "        inside = False",
+        "        try:",
+        *_indented(12, walk),
+        "        except BaseException as error:",
+        "            fault = error",
+        "        else:",
+        *_indented(12, _exit(way_out, passed)),
+        "            return reply",
+        "        try:",
+        f"            return {wait}resume(call, {passed}, inside, [fault], started, alarm, attempt_alarm)",
+        "        finally:",
+        "            del fault",
+        "    return governed",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _seam(shape: _Shape) -> list[str]:
+    """Write what stands between the two frames: the deadline begins, the plan is asked, the attempt is under way."""
+    seam = ["alarm = arm(call, started)"] if shape.timed else []
+    seam += ["plan_next(call, 1, None, started)"] if shape.planned else []
+    return [*seam, "inside = True"]
+
+
+def _exit(way_out: list[str], passed: str) -> list[str]:
+    if not way_out:
+        return []
+    return [
+        "outcome = Answered()",
+        "outcome.status = call.status",
+        "outcome.seconds = ended - started",
+        "try:",
+        *_indented(4, way_out),
+        "except BaseException as fault:",
+        f"    segment.unsettled(fault, left, {passed}, outcome, ended)",
+    ]
+
+
+def _indented(by: int, lines: list[str]) -> list[str]:
+    return [" " * by + line for line in lines]
