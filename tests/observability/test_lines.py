@@ -170,3 +170,39 @@ def test_a_stream_closed_early_has_its_line(written: Written) -> None:
     """A caller that went away is no error."""
     settled(Lines(GRPC_SERVER), Call("order", "/a/B"), Outcome(IGNORED, status="closed"))
     assert (written.line()["status"], written.line()["level"]) == ("CANCELLED", "info")
+
+
+@pytest.mark.parametrize("method", ["/a/100%s", "/a/%(x)s{0}", '/a/"\\', "/a/\ue000", "/a/\ue003é\u2028"])
+def test_a_name_cannot_break_the_form_of_its_lines(written: Written, method: str) -> None:
+    """Lines of one form are encoded once and filled in: what looks like a blank, or like `%`, stays what it is."""
+    lines = Lines(GRPC_SERVER)
+    for seconds in (0.25, 0.5):
+        call = Call("order", method, deadline=11.0)
+        call.trace = Trace("a" * 32, "b" * 16)
+        settled(lines, call, Outcome(OK), seconds=seconds)
+    first, second = written.lines()
+    assert first["rpc_method"] == second["rpc_method"]
+    assert (first["duration_s"], first["deadline_left_s"]) == (0.25, 0.75)
+    assert (second["duration_s"], second["deadline_left_s"]) == (0.5, 0.5)
+    assert second["trace_id"] == "a" * 32
+
+
+def test_forms_follow_the_name_of_the_process(written: Written) -> None:
+    """An instance learns where it listens after its first calls."""
+    lines = Lines(GRPC_SERVER)
+    for instance in ("order-1", "order-2"):
+        written.logs.identity = {**written.logs.identity, "instance": instance}
+        call = Call("order", "/a/B")
+        call.trace = Trace("a" * 32, "b" * 16)
+        settled(lines, call, Outcome(OK))
+    assert [line["instance"] for line in written.lines()] == ["order-1", "order-2"]
+
+
+def test_forms_are_bounded(written: Written) -> None:
+    """Whoever calls a thousand methods fills no memory."""
+    lines = Lines(GRPC_SERVER)
+    for number in range(1200):
+        call = Call("order", f"/a/{number}")
+        call.trace = Trace("a" * 32, "b" * 16)
+        settled(lines, call, Outcome(OK))
+    assert len(lines._forms) <= 500

@@ -162,14 +162,14 @@ def test_unicode_is_written_as_it_is() -> None:
 )
 def test_a_stamp_is_in_utc_to_the_millisecond(seconds: float, text: str) -> None:
     """RFC 3339, so that every collector reads it."""
-    stamp = Stamp()
+    stamp = Stamp().at
     assert stamp(seconds) == text
     assert stamp(seconds) == text
 
 
 def test_a_stamp_goes_on_with_the_clock() -> None:
     """Each second is formatted once, and only for its own lines; a clock set back is followed too."""
-    stamp = Stamp()
+    stamp = Stamp().at
     assert [stamp(seconds)[17:] for seconds in (1.5, 1.75, 2.0, 1.25)] == ["01.500Z", "01.750Z", "02.000Z", "01.250Z"]
 
 

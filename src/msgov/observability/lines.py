@@ -6,19 +6,34 @@ The line goes straight to the encoder: its fields are ours, so only an error's t
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
-from msgov import wire
-from msgov.call import Call, Outcome
+from msgov.call import OK, Call, Outcome
 from msgov.observability.edge import Edge, reason
 from msgov.observability.levels import Voice
-from msgov.observability.logs import described, installed, levels, told
+from msgov.observability.logs import Logs, described, installed, levels, told
 from msgov.observability.redact import clean
+from msgov.observability.roots import task
+from msgov.observability.sink import encode
 from msgov.policy import Gate
+from msgov.wire import REQUEST_ID
 
 LOGGER: Final = "msgov.calls"
 _LONGEST_ID: Final = 128  # characters of a request id that are kept
 _MOST_NAMES: Final = 500
+
+# What differs from line to line of one form, in its order; each stands for itself until a form is made of the line.
+_BLANKS: Final = {
+    "timestamp": "\ue000",
+    "trace_id": "\ue001",
+    "span_id": "\ue002",
+    "duration_s": "\ue003",
+    "deadline_left_s": "\ue004",
+}
+_NUMBERS: Final = ("duration_s", "deadline_left_s")
+_Kind = tuple[str, str, str, int, bool]
+_Form = tuple[int, str]  # the level, and the line with blanks for `%`
 
 
 class Lines(Gate[tuple[Call, float]]):
@@ -30,32 +45,46 @@ class Lines(Gate[tuple[Call, float]]):
     `.consumer` and `.producer`.
     """
 
+    waits = False
+
     def __init__(self, edge: Edge, *, service: str = "", slow: float | None = None) -> None:
         self._edge = edge
         self._service = service
         self._slow = slow
         self._voice: Voice = levels.voice(f"{LOGGER}.{edge.side}")
         self._cleaned: dict[str, str] = {}
+        self._forms: dict[_Kind, _Form] = {}
+        self._identity: Mapping[str, str] = {}
 
     def admit(self, call: Call, now: float) -> tuple[Call, float]:
         """Note the start."""
         return call, now
 
     def settle(self, ticket: tuple[Call, float], outcome: Outcome, now: float) -> None:
-        """Write the line, if its level is wanted."""
+        """Write the line, if its level is wanted.
+
+        Calls that go well leave lines of a few forms: each is encoded once, and then only its blanks are filled in.
+        """
         call, since = ticket
-        edge, seconds = self._edge, now - since
-        level = edge.level(outcome)
+        logs, seconds = installed(), now - since
         slow = self._slow is not None and seconds >= self._slow
+        if outcome.verdict is OK and not slow and logs.plain and self._filled_in(logs, call, outcome, seconds, now):
+            return
+        level = self._edge.level(outcome)
         if slow:
             level = max(level, logging.INFO)
         if level < self._voice.level:
             return
-        logs = installed()
+        logs.sink.write(logs.render(self._line(level, logs, call, outcome, now - since, now, slow=slow)))
+
+    def _line(
+        self, level: int, logs: Logs, call: Call, outcome: Outcome, seconds: float, now: float, *, slow: bool
+    ) -> dict[str, object]:
+        edge = self._edge
         line = logs.head(level, self._voice.name, edge.event, call.trace)
         if self._service:
             line["service"] = self._service
-        request = call.metadata.get(wire.REQUEST_ID)
+        request = call.metadata.get(REQUEST_ID)
         if request:
             line["request_id"] = clean(request[:_LONGEST_ID])
         operation = edge.operation(call)
@@ -74,7 +103,41 @@ class Lines(Gate[tuple[Call, float]]):
             line["error"] = {**described(error), "type": reason(error)}
             if level >= logging.ERROR and edge.side != "server":  # a server's edge tells its traceback itself
                 line["exception"] = told(error)
-        logs.sink.write(logs.render(line))
+        return line
+
+    def _filled_in(self, logs: Logs, call: Call, outcome: Outcome, seconds: float, now: float) -> bool:
+        """Write the line by its form; False where it is of none."""
+        trace, deadline = call.trace, call.deadline
+        if trace is None or task.get() or REQUEST_ID in call.metadata:
+            return False
+        if logs.identity is not self._identity:
+            self._forms, self._identity = {}, logs.identity
+        kind = (call.method, call.target, outcome.status, call.attempt, deadline is None)
+        level, form = self._forms.get(kind) or self._form(kind, call, outcome, logs)
+        if not form:
+            return False
+        if level >= self._voice.level:
+            if deadline is None:
+                text = form % (logs.stamp(), trace.trace_id, trace.span_id, seconds)
+            else:
+                text = form % (logs.stamp(), trace.trace_id, trace.span_id, seconds, deadline - now)
+            logs.sink.write(text.encode())
+        return True
+
+    def _form(self, kind: _Kind, call: Call, outcome: Outcome, logs: Logs) -> _Form:
+        """Make the form of such lines; an empty one where somebody's name looks like a blank."""
+        level = self._edge.level(outcome)
+        line = self._line(level, logs, call, outcome, 0.0, 0.0, slow=False)
+        blanks = {key: blank for key, blank in _BLANKS.items() if key in line}
+        text = encode({**line, **blanks}).decode().replace("%", "%%")
+        for key, blank in blanks.items():
+            if text.count(blank) != 1:
+                return level, ""
+            text = text.replace(f'"{blank}"', "%.6f") if key in _NUMBERS else text.replace(blank, "%s")
+        if len(self._forms) >= _MOST_NAMES:
+            self._forms.clear()
+        self._forms[kind] = level, text
+        return level, text
 
     def _clean(self, operation: str) -> str:
         """Clean a name once; strangers cannot make us remember more than a few hundred."""

@@ -59,8 +59,9 @@ class Logs:
         self.root = wire.child(None)
         self._place = place
         self._clock = clock
-        self._stamp = Stamp()
+        self._stamp = Stamp().at
         self._human = _Columns(colours=colours) if human else None
+        self.plain = not human  # JSON, for programs
 
     def tell(self, level: int, logger: str, event: str, /, **fields: object) -> None:
         """Write one line, whatever its level: whoever calls has looked at that. Never raises.
@@ -91,7 +92,7 @@ class Logs:
         """Begin a line: the fields that all lines have. `trace` is for one that speaks of other work than its own."""
         trace = trace or self._place() or self.root
         line: dict[str, object] = {
-            "timestamp": self._stamp(self._clock()),
+            "timestamp": self.stamp(),
             "level": name_of(level),
             "event": event,
             "logger": logger,
@@ -103,6 +104,10 @@ class Logs:
         if doing:
             line["task"] = doing
         return line
+
+    def stamp(self) -> str:
+        """Write the time that it is."""
+        return self._stamp(self._clock())
 
     def render(self, line: dict[str, object]) -> bytes:
         """Write a finished line as bytes: nothing in it is redacted any more."""

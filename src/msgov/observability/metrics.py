@@ -135,6 +135,8 @@ class Metrics:
 class _Calls(Gate[tuple[Call, float, "float | None"]]):
     """Times whole calls. A ticket is the call, when it came, and what its deadline left it then."""
 
+    waits = False
+
     def __init__(self, metrics: Metrics, edge: Edge) -> None:
         self._metrics = metrics
         self._edge = edge
@@ -143,6 +145,7 @@ class _Calls(Gate[tuple[Call, float, "float | None"]]):
         self._started = metrics.started.inc if serves else _nothing
         self._ended = metrics.ended.inc if serves else _nothing
         self._entries: dict[_Key, _Entry] = {}
+        self._well: dict[tuple[str, str, str], _Entry] = {}  # those of calls that went well, found by less
 
     def admit(self, call: Call, now: float) -> tuple[Call, float, float | None]:
         """Note the start."""
@@ -154,7 +157,10 @@ class _Calls(Gate[tuple[Call, float, "float | None"]]):
         """Add up what became of it."""
         self._ended()
         call, since, left = ticket
-        entry = self._entries.get(_key(call, outcome))
+        if outcome.verdict is OK:
+            entry = self._well.get((call.target, call.method, outcome.status))
+        else:
+            entry = self._entries.get(_key(call, outcome))
         observe, also, counts = entry or self._find(call, outcome)
         observe(now - since)
         if self._inward:
@@ -184,13 +190,18 @@ class _Calls(Gate[tuple[Call, float, "float | None"]]):
             where = "queue" if unsent else "outbound" if edge.outward else "inbound"
             counts.append(metrics.counter(catalogue.DEADLINE_EXCEEDED, where).inc)
         entry = (metrics.histogram(edge.duration, *labels).observe, also, tuple(counts))
-        if len(self._entries) < _KNOWN:
-            self._entries[_key(call, outcome)] = entry
+        if len(self._entries) + len(self._well) < _KNOWN:
+            if outcome.verdict is OK:
+                self._well[call.target, call.method, outcome.status] = entry
+            else:
+                self._entries[_key(call, outcome)] = entry
         return entry
 
 
 class _Attempts(Gate[tuple[Call, float, int]]):
     """Counts and times attempts. A ticket is the call, when the attempt began, and which one it is."""
+
+    waits = False
 
     def __init__(self, metrics: Metrics, edge: Edge) -> None:
         self._metrics = metrics

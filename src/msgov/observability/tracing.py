@@ -104,6 +104,8 @@ def _inner(trace: Trace | None) -> Live | None:
 class _Calls(Gate[_Ticket]):
     """Gives each call its place in a trace, and its span where one is wanted."""
 
+    waits = False
+
     def __init__(self, tracing: Tracing, edge: Edge) -> None:
         self._tracing = tracing
         self._edge = edge
@@ -163,6 +165,8 @@ class _Calls(Gate[_Ticket]):
 
 class _Attempts(Gate[_Attempt]):
     """Gives each attempt after the first its own place, below the call's."""
+
+    waits = False
 
     def __init__(self, tracing: Tracing, edge: Edge) -> None:
         self._tracing = tracing
