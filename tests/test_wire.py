@@ -88,6 +88,46 @@ def test_an_attempt_sends_what_is_left() -> None:
     assert wire.outgoing(Call("a"), 0.0, deadline=True) == []
 
 
+def test_a_retry_leaves_no_attempts_to_those_below() -> None:
+    """Three layers that try three times each would make 27 calls of one; kitex ends the chain so too."""
+    call = Call("a")
+    call.attempt = 2
+    assert dict(wire.outgoing(call, 0.0, deadline=True)) == {wire.ATTEMPT: "2", wire.ATTEMPTS_LEFT: "0"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "attempt"),
+    [
+        ({}, 1),
+        ({wire.ATTEMPT: "2"}, 2),
+        ({wire.ENVOY_ATTEMPT: "3"}, 3),
+        ({wire.GRPC_PREVIOUS: "1"}, 2),
+        ({wire.ATTEMPT: "2", wire.ENVOY_ATTEMPT: "3"}, 2),
+        ({wire.ATTEMPT: "0"}, 1),
+        ({wire.ATTEMPT: "-4"}, 1),
+        ({wire.ATTEMPT: "100"}, 1),
+        ({wire.ATTEMPT: "\u0663"}, 1),
+    ],
+)
+def test_an_attempt_is_read_by_whatever_name_it_goes(headers: dict[str, str], attempt: int) -> None:
+    """Proxies and gRPC's own retries count too; a hostile number is none."""
+    assert wire.attempt(headers) == attempt
+
+
+@pytest.mark.parametrize(
+    ("headers", "overloaded"),
+    [
+        ({}, False),
+        ({wire.OVERLOADED: "1"}, True),
+        ({wire.ENVOY_OVERLOADED: "true"}, True),
+        ({wire.OVERLOADED: "0"}, False),
+    ],
+)
+def test_overload_is_read_from_envoy_too(headers: dict[str, str], overloaded: bool) -> None:
+    """A proxy in between that sheds says so with its own header."""
+    assert wire.overloaded(headers) is overloaded
+
+
 @given(st.dictionaries(st.sampled_from([wire.TRACEPARENT, wire.DEADLINE, wire.BAGGAGE, wire.GRPC_TIMEOUT]), st.text()))
 def test_no_header_breaks_the_reader(headers: dict[str, str]) -> None:
     """Headers are hostile; reading them never raises, and never lengthens a deadline past the cap."""

@@ -13,7 +13,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar, cast
 
+from msgov._hedging import hedged
 from msgov._loop import Alarm, bounded, deadlines, disarm, exceeded, queue, stopped, under
+from msgov._race import refuse
 from msgov._straight import Faults, line, straight
 from msgov.backoff import Backoff
 from msgov.call import IGNORED, OK, Call, Outcome
@@ -21,7 +23,7 @@ from msgov.clock import Clock, dice, monotonic
 from msgov.errors import Rejected
 from msgov.latest import Latest, Source
 from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, last_error
-from msgov.policy import Answer, Around, AsyncHandler, Plan
+from msgov.policy import Answer, Around, AsyncHandler, Hedging, Plan
 
 __all__ = ["Stream", "bounded", "follow", "govern", "stream"]
 
@@ -41,6 +43,9 @@ def govern(
                 handler = layer.aio(handler, pipeline.judge, clock)
             else:
                 handler = cast("AsyncHandler", layer(handler))
+        if isinstance(segment.plan, Hedging):
+            handler = hedged(pipeline, segment.plan, segment.inner, handler, clock=clock, native=native, failed=_failed)
+            segment = segment.outside
         handler = _walked(pipeline, segment, handler, clock, native)
         native = False  # what now stands inside may wait in line or back off: only a timer bounds that
     return handler
@@ -96,9 +101,6 @@ def _walked(pipeline: Pipeline, segment: Segment, handler: AsyncHandler, clock: 
                 del outcome  # its error's traceback holds this frame
         outer.settle(tickets, outcome, now)
         return reply
-
-    if plan is not None and plan.hedges:
-        return lambda call: framed(call, [], clock(), None, [])
 
     async def resume(
         call: Call,
@@ -237,9 +239,10 @@ def stream(
 ) -> Callable[[Call], Stream[T]]:
     """Wrap a function that opens a stream: its tickets are held until the stream ends, breaks or is closed.
 
-    A retry may open it again as long as no item was given out.
+    A retry may open it again as long as no item was given out. Raises `RuleError` for a hedge.
     """
     segment = pipeline.flat
+    refuse(segment.plan, "of two streams neither is the answer before it has ended")
     return lambda call: Stream(pipeline, segment, opener, call, clock)
 
 
@@ -288,7 +291,7 @@ class Stream(AsyncIterator[T]):
         try:
             return await self._pull()
         except StopAsyncIteration:
-            self._leave(Outcome(OK, seconds=self._clock() - self._started))
+            self._leave(Outcome(OK, status=self._call.status, seconds=self._clock() - self._started))
             raise
         except BaseException as error:
             self._leave(self._judged(error))
@@ -310,7 +313,7 @@ class Stream(AsyncIterator[T]):
                     self._inner = self._opener(call)
                     return await self._pull()
                 except StopAsyncIteration:
-                    self._leave(Outcome(OK, seconds=clock() - self._started))
+                    self._leave(Outcome(OK, status=call.status, seconds=clock() - self._started))
                     raise
                 except BaseException as error:  # noqa: BLE001  the plan decides on every error
                     delay = self._again(error, tries)

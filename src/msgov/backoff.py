@@ -1,10 +1,13 @@
 """How long to wait before trying again: for a retry, and for a source that is down.
 
-Full jitter, after "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015): each wait is drawn evenly from zero
-to an exponential ceiling, which spreads a crowd of clients better than any fixed schedule.
+A crowd that failed together must not come back together: "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015)
+draws each wait evenly from zero to an exponential ceiling, which spreads it better than any fixed schedule.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 from msgov.clock import Dice
 
@@ -22,6 +25,34 @@ def ceiling(base: float, factor: float, cap: float, step: int) -> float:
 def full_jitter(base: float, factor: float, cap: float, step: int, dice: Dice) -> float:
     """Draw evenly from zero to the ceiling."""
     return dice.random() * ceiling(base, factor, cap, step)
+
+
+def equal_jitter(base: float, factor: float, cap: float, step: int, dice: Dice) -> float:
+    """Draw evenly from the upper half of the ceiling: never at once, a little less spread."""
+    return (0.5 + 0.5 * dice.random()) * ceiling(base, factor, cap, step)
+
+
+def decorrelated_jitter(base: float, factor: float, cap: float, step: int, dice: Dice) -> float:
+    """Draw from a smooth curve whose first wait has a median of about `base`, without the heaps of a ceiling.
+
+    Polly's DecorrelatedJitterBackoffV2 (Polly.Contrib.WaitAndRetry): with `x(t) = factor ** t * tanh(sqrt(4 t))`, a
+    wait is `base * (x(step + u) - x(step - 1 + u')) / 1.4`. Polly keeps u' from the wait before; here it is drawn anew,
+    which gives each wait the same distribution without a memory. Never negative, above `cap` or NaN, at any step.
+    """
+    high, low = _curve(factor, step + dice.random()), _curve(factor, step - 1 + dice.random()) if step > 0 else 0.0
+    if math.isinf(high):
+        return cap
+    return min(cap, base * max(0.0, high - low) / 1.4)
+
+
+def _curve(factor: float, t: float) -> float:
+    try:
+        return float(factor**t) * math.tanh(math.sqrt(4.0 * t))
+    except OverflowError:
+        return math.inf
+
+
+Jitter = Callable[[float, float, float, int, Dice], float]
 
 
 class Backoff:
@@ -42,9 +73,8 @@ class Backoff:
 
     def next(self) -> float:
         """Return the seconds to wait now, and remember one failure more."""
-        top = ceiling(self.base, self.factor, self.cap, self._step)
         self._step += 1
-        return top * (0.5 + 0.5 * self._dice.random())
+        return equal_jitter(self.base, self.factor, self.cap, self._step - 1, self._dice)
 
     def reset(self) -> None:
         """Forget the failures: the last try went well."""

@@ -7,7 +7,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from msgov.scope import Trace
+from msgov.scope import CRITICAL, Trace
+from msgov.scope import Criticality as Criticality  # said here too: it is how a call is asked for
 
 
 class Verdict(Enum):
@@ -54,14 +55,15 @@ class Call:
     `metadata` what came with it. `deadline` is absolute, on the driver's monotonic clock, None for no limit.
     `idempotent` says that a second execution does no harm. `attempt` counts from 1; `instance` is where the current
     attempt goes and `tried` where earlier ones went. `attempts_left` is the chain-wide allowance, None for no limit;
-    `trace` the span that the attempt runs under and sends on. `context` is the edge's own, for its own handler, which
-    may set `status`, the wire's word for a good reply ("201").
+    `criticality` how much it matters when not all can be done; `trace` the span that the attempt runs under and sends
+    on. `context` is the edge's own, for its own handler, which may set `status`, the wire's word for a good reply.
     """
 
     __slots__ = (
         "attempt",
         "attempts_left",
         "context",
+        "criticality",
         "deadline",
         "idempotent",
         "instance",
@@ -86,6 +88,7 @@ class Call:
         key: str = "",
         metadata: Mapping[str, str] = NOTHING,
         attempts_left: int | None = None,
+        criticality: Criticality = CRITICAL,
     ) -> None:
         self.target = target
         self.method = method
@@ -95,6 +98,7 @@ class Call:
         self.key = key
         self.metadata = metadata
         self.attempts_left = attempts_left
+        self.criticality = criticality
         self.attempt = 1
         self.instance: Endpoint | None = None
         self.context: object = None
@@ -118,10 +122,13 @@ class Outcome:
     """What became of one attempt: the one value that every policy learns from.
 
     `seconds` is how long it took; `status` the wire's own word ("UNAVAILABLE", "503", "" on success);
-    `retry_after` what the callee asked to wait, in seconds, negative for "do not retry".
+    `retry_after` what the callee asked to wait, in seconds, negative for "do not retry". `first` is the seconds until the
+    first message of a stream, which tell more of the callee than its length; None where there is no stream.
     """
 
     __slots__ = ("error", "overloaded", "retry_after", "seconds", "sent", "status", "verdict")
+
+    first: float | None = None
 
     def __init__(
         self,

@@ -16,8 +16,13 @@ Facts are attributes; a message is one lower-case clause with the number in it.
 
 from __future__ import annotations
 
+import hashlib
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from msgov.call import IGNORED, MAYBE, NO, TRANSIENT, YES, Sent, Verdict
 
@@ -44,6 +49,11 @@ class MsgovError(Exception):
             self.retry_after = retry_after
         self.facts: Mapping[str, Fact] = facts
 
+    @property
+    def safe_to_retry(self) -> bool:
+        """Whether the call is known not to have been sent: another try cannot do it twice."""
+        return self.sent is NO
+
     def __reduce__(self) -> tuple[object, ...]:
         """Cross process pools whole: the default would lose everything but the message."""
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -57,11 +67,86 @@ def _rebuild(kind: type[MsgovError], args: tuple[object, ...], state: dict[str, 
 
 
 class Rejected(MsgovError):
-    """Refused on this side before anything was sent: safe to send elsewhere, and says nothing about the callee."""
+    """Refused on this side before anything was sent: safe to send elsewhere, and says nothing about the callee.
+
+    It explains itself: `policy` is the kind of policy that refused ("limiter"), `name` what it governs ("payment/*"),
+    `facts` the numbers that decided, `rule` the version of the rule by which they did. All but the facts are "" until a
+    pipeline has let it out (`explain`), and where a gate has no rule.
+    """
 
     reason = "rejected"
     verdict = IGNORED
     sent = NO
+    facts: Mapping[str, Fact] = MappingProxyType({})  # of one that a machine made by hand
+    policy: str = ""
+    name: str = ""
+    _rule: object = None
+
+    @property
+    def rule(self) -> str:
+        """The version of the rule in force when it was refused: equal rules have equal versions in every process."""
+        return version(self._rule)
+
+    def as_dict(self) -> dict[str, Fact | dict[str, Fact]]:
+        """Say all of it as plain data, for logs and consoles of one's own."""
+        return {
+            "reason": self.reason,
+            "message": str(self),
+            "policy": self.policy,
+            "name": self.name,
+            "rule": self.rule,
+            "retry_after": self.retry_after,
+            "safe_to_retry": self.safe_to_retry,
+            "facts": dict(self.facts),
+        }
+
+    def for_caller(self) -> dict[str, Fact]:
+        """Say what a caller on the other side of a wire may know: kinds and numbers, never a name, a key or a text."""
+        numbers = {
+            name: round(fact, 6) if isinstance(fact, float) else fact
+            for name, fact in self.facts.items()
+            if isinstance(fact, int | float) and math.isfinite(fact)
+        }
+        told: dict[str, Fact] = {"safe_to_retry": self.safe_to_retry}
+        if self.policy:
+            told["policy"] = self.policy
+        if self.rule:
+            told["rule"] = self.rule
+        return {**numbers, **told}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross process pools with the version of the rule in place of the rule."""
+        state = {**self.__dict__, "_rule": self.rule} if self._rule is not None else self.__dict__
+        return _rebuild, (type(self), self.args, state)
+
+
+def explain(step: object, error: BaseException) -> None:
+    """Write on a rejection which step of a pipeline refused, and by which rule; the first to claim it keeps it.
+
+    For drivers, where `admit`, `withdraw` or `late` of that step gave the error: the way of a call that goes well does
+    not come by here. The policy is what the step calls itself (`policy`), else its class; the rule is kept as it is,
+    and its version found only when asked for.
+    """
+    if isinstance(error, Rejected) and not error.policy:
+        error.policy = getattr(step, "policy", "") or _kind(type(step).__name__)
+        error.name = getattr(step, "name", "")
+        error._rule = getattr(step, "rule", None)  # noqa: SLF001  ours
+
+
+_WORD = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+@lru_cache(maxsize=256)
+def _kind(name: str) -> str:
+    """Name a class of steps as the rules file would: `AttemptLimit` is "attempt_limit"."""
+    return _WORD.sub("_", name).lower()
+
+
+def version(rule: object) -> str:
+    """Name a rule by its content, in twelve characters; "" for none, and a version stays what it is."""
+    if rule is None or isinstance(rule, str):
+        return rule or ""
+    return hashlib.sha256(repr(rule).encode()).hexdigest()[:12]
 
 
 class BreakerOpen(Rejected):

@@ -38,6 +38,7 @@ TOLD: Mapping[str, Told] = {
     ),
     "rate_limited": Told("RESOURCE_EXHAUSTED", 429, "Too many requests. Please slow down."),
     "bulkhead_full": Told("UNAVAILABLE", 503, _BUSY, overloaded=True),
+    "throttled": Told("UNAVAILABLE", 503, _BUSY, overloaded=True),
     "shed": Told("UNAVAILABLE", 503, _BUSY, overloaded=True),
     "budget_spent": Told("UNAVAILABLE", 503, _BUSY),
     "no_instance": Told("UNAVAILABLE", 503, _AWAY),

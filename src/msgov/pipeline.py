@@ -193,6 +193,11 @@ class Segment:
         self.inner = Frame(inner, self.orphans)
         self.layers = tuple(layers)
 
+    @property
+    def outside(self) -> Segment:
+        """What stands before the seam, alone: for a driver that makes the attempts by other means."""
+        return Segment(self.outer.steps, None, ())
+
     def drain(self, now: float) -> None:
         """Settle what finalisers left."""
         drain(self.orphans, now)

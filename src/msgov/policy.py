@@ -108,6 +108,24 @@ class Plan(ABC):
         """
 
 
+class Hedging(Plan):
+    """A plan by which an attempt may start while others are under way; the first good reply is the call's.
+
+    `next`, asked with no outcome, answers the seconds until one more may start: when the call starts, and again after
+    each further start. After a failure it answers as any plan does, 0 for at once.
+    """
+
+    hedges = True
+
+    @abstractmethod
+    def begins(self, call: Call, tries: int, now: float) -> bool:
+        """Say whether the attempt starts whose time, named with no outcome, has come; what it costs is charged here."""
+
+    @abstractmethod
+    def learn(self, outcome: Outcome, now: float) -> None:
+        """Learn how long an attempt took, a lost one too; called once for each. Never raises."""
+
+
 class Substitute(ABC):
     """Answers in the callee's place: it only chooses, the driver runs the answer."""
 

@@ -1,4 +1,4 @@
-"""What the work under way carries with it: its deadline, its trace, whom it is for.
+"""What the work under way carries with it: its deadline, its trace, whom it is for, how much it matters.
 
 One context variable holds one value, so an edge sets it once per request and everything below reads it once per call.
 A deadline in it only ever shrinks.
@@ -9,8 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import IntEnum
 
 from msgov.clock import Clock, monotonic
+
+
+class Criticality(IntEnum):
+    """How much it matters that work is done now, after the SRE book (ch. 21): what is higher is shed later.
+
+    CRITICAL is what nobody said otherwise of. CRITICAL_PLUS is for the few calls whose failure is seen at once and hurts
+    most; SHEDDABLE_PLUS for what will be tried again, such as batch work; SHEDDABLE for what may fail for hours.
+    """
+
+    SHEDDABLE = 0
+    SHEDDABLE_PLUS = 1
+    CRITICAL = 2
+    CRITICAL_PLUS = 3
+
+
+CRITICAL = Criticality.CRITICAL  # bound once: an enum member by attribute costs 90 ns on CPython 3.11
 
 
 class Trace:
@@ -37,10 +54,11 @@ class Scope:
     """The governance context of the current work; treat it as frozen, and derive with `having`.
 
     `deadline` is absolute, on the monotonic clock; `trace` is where the work stands in its trace; `attempts_left` is
-    the chain-wide attempt allowance; `key` says whom the work is for; `baggage` travels along unread.
+    the chain-wide attempt allowance; `key` says whom the work is for; `baggage` travels along unread; `criticality` is
+    how much it matters, to all that it calls too.
     """
 
-    __slots__ = ("attempts_left", "baggage", "deadline", "key", "trace")
+    __slots__ = ("attempts_left", "baggage", "criticality", "deadline", "key", "trace")
 
     def __init__(
         self,
@@ -49,19 +67,35 @@ class Scope:
         attempts_left: int | None = None,
         key: str = "",
         baggage: str = "",
+        criticality: Criticality = CRITICAL,
     ) -> None:
         self.deadline = deadline
         self.trace = trace
         self.attempts_left = attempts_left
         self.key = key
         self.baggage = baggage
+        self.criticality = criticality
 
-    def by(self, deadline: float | None) -> Scope:
-        """Return this scope with its deadline shortened to `deadline`, where that is sooner."""
-        # By position: a call in keywords costs twice as much, and each governed call makes one of these.
-        return Scope(sooner(self.deadline, deadline), self.trace, self.attempts_left, self.key, self.baggage)
+    def by(self, deadline: float | None, trace: Trace | None = None) -> Scope:
+        """Return this scope with its deadline shortened to `deadline`, where that is sooner, and at a trace's place."""
+        made = _new(Scope)  # each governed call makes one of these, and to call the class costs half as much again
+        outer = self.deadline
+        made.deadline = deadline if outer is None or (deadline is not None and deadline < outer) else outer
+        made.trace = trace or self.trace
+        made.attempts_left = self.attempts_left
+        made.key = self.key
+        made.baggage = self.baggage
+        made.criticality = self.criticality
+        return made
 
-    def having(self, *, trace: Trace | None = None, attempts_left: int | None = None, key: str | None = None) -> Scope:
+    def having(
+        self,
+        *,
+        trace: Trace | None = None,
+        attempts_left: int | None = None,
+        key: str | None = None,
+        criticality: Criticality | None = None,
+    ) -> Scope:
         """Return a copy with what is given replaced; None keeps what is here."""
         return Scope(
             self.deadline,
@@ -69,6 +103,7 @@ class Scope:
             self.attempts_left if attempts_left is None else attempts_left,
             self.key if key is None else key,
             self.baggage,
+            self.criticality if criticality is None else criticality,
         )
 
     def __repr__(self) -> str:
@@ -76,6 +111,7 @@ class Scope:
         return f"Scope(deadline={self.deadline}, trace={self.trace}, attempts_left={self.attempts_left})"
 
 
+_new = object.__new__
 EMPTY = Scope()
 current: ContextVar[Scope] = ContextVar("msgov.scope", default=EMPTY)
 
@@ -94,6 +130,16 @@ def within(seconds: float, *, clock: Clock = monotonic) -> Iterator[Scope]:
     It shortens what calls made inside are given and send on; it does not interrupt the block itself.
     """
     token = current.set(current.get().by(clock() + seconds))
+    try:
+        yield current.get()
+    finally:
+        current.reset(token)
+
+
+@contextmanager
+def mattering(criticality: Criticality) -> Iterator[Scope]:
+    """Say how much all that is called in the block matters, here and at every trusted service further down."""
+    token = current.set(current.get().having(criticality=criticality))
     try:
         yield current.get()
     finally:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol, TypeVar, cast
 
 from msgov import scope
+from msgov._race import refuse
 from msgov._straight import Faults, line, straight
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, monotonic
@@ -29,8 +30,12 @@ Sleep = Callable[[float], None]
 def govern(
     pipeline: Pipeline, handler: SyncHandler, *, clock: Clock = monotonic, sleep: Sleep = real_sleep
 ) -> SyncHandler:
-    """Wrap a handler in a pipeline; `sleep` waits between attempts."""
+    """Wrap a handler in a pipeline; `sleep` waits between attempts. Raises `RuleError` for a hedge."""
     for segment in reversed(pipeline.segments):
+        refuse(
+            segment.plan,
+            "a running function cannot be called off; msgov.resilience.futures hedges one that gives a future",
+        )
         for layer in reversed(segment.layers):
             if isinstance(layer, Around):
                 handler = layer.sync(handler, pipeline.judge, clock)
@@ -234,9 +239,10 @@ def stream(
 ) -> Callable[[Call], Stream[T]]:
     """Wrap a function that opens a stream: its tickets are held until the stream ends, breaks or is closed.
 
-    A retry may open it again as long as no item was given out.
+    A retry may open it again as long as no item was given out. Raises `RuleError` for a hedge.
     """
     segment = pipeline.flat
+    refuse(segment.plan, "of two streams neither is the answer before it has ended")
     return lambda call: Stream(pipeline, segment, opener, call, clock, sleep)
 
 
@@ -286,7 +292,7 @@ class Stream(Iterator[T]):
         try:
             return self._pull()
         except StopIteration:
-            self._leave(Outcome(OK, seconds=self._seconds()))
+            self._leave(Outcome(OK, status=self._call.status, seconds=self._seconds()))
             raise
         except BaseException as error:
             self._leave(self._judged(error))
@@ -307,7 +313,7 @@ class Stream(Iterator[T]):
                     self._inner = self._opener(call)
                     return self._pull()
                 except StopIteration:
-                    self._leave(Outcome(OK, seconds=self._seconds()))
+                    self._leave(Outcome(OK, status=self._call.status, seconds=self._seconds()))
                     raise
                 except BaseException as error:  # noqa: BLE001  the plan decides on every error
                     delay = self._again(error, tries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ from typer.testing import CliRunner
 import msgov
 from msgov.cli import shop
 from msgov.cli.app import app
-from msgov.errors import MissingExtra, MsgovError
+from msgov.errors import MissingExtra, MsgovError, version
+from msgov.resilience.retry import RetryRule
+
+SHOP = Path(__file__).parents[2] / "examples" / "shop" / "shop.toml"
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
@@ -51,9 +55,42 @@ def test_explain_one_key(rules: Path) -> None:
     assert code == 0
     first, *others = told.splitlines()
     assert first == "call.payment.retry.attempts = 2  (file)"
-    assert "# in force: call.payment/*.deadline: seconds 3.0, floor 0.0" in others
+    assert any(line.startswith("# in force: call.payment/*.deadline: seconds 3.0, ") for line in others)
+    assert all("(from call.*)" in line for line in others if "payment/*.deadline" in line)
     assert any(line.startswith("# in force: call.payment/*.retry: attempts 2, base 0.05, ") for line in others)
-    assert not any("call.*" in line for line in others)
+    assert not any(line.startswith("# in force: call.*") for line in others)
+    assert others[-1] == "# order: call.payment/*: deadline, retry, pick, breaker"
+
+
+def test_explain_names_each_rule_by_the_version_that_a_rejection_names(rules: Path) -> None:
+    """So that a line of a log is found again in the rules."""
+    told = call("explain", "--config", str(rules), "call.payment")[1]
+    made = version(RetryRule(attempts=2))
+    assert any(
+        line.startswith("# in force: call.payment/*.retry: ") and f"[{made}]" in line for line in told.splitlines()
+    )
+
+
+def test_explain_prints_the_order_of_every_entry(rules: Path) -> None:
+    """As a call meets them, outermost first."""
+    told = call("explain", "--config", str(rules))[1].splitlines()
+    orders = {line.split(": ")[1]: line.split(": ")[2] for line in told if line.startswith("# order: ")}
+    assert orders == {
+        "call.*": "deadline, retry, pick, breaker", "call.payment/*": "deadline, retry, pick, breaker",
+        "server.*": "deadline", "function.*": "deadline, breaker", "consumer.*": "deadline",
+    }  # fmt: skip
+
+
+def test_explain_a_name_says_which_entry_governs_it(rules: Path) -> None:
+    """No entry is written for most names: the pattern that fits is what one looks for."""
+    code, told, _ = call("explain", "--config", str(rules), "call.payment/shop/Refund")
+    assert code == 0
+    first, *others = told.splitlines()
+    assert first == "# call.payment/shop/Refund is governed by call.payment"
+    assert any("call.payment/*.retry: attempts 2" in line for line in others)
+    assert others[-1] == "# order: deadline, retry, pick, breaker"
+    code, told, _ = call("explain", "--config", str(rules), 'server."/shop.v1.Order/Place"')
+    assert told.splitlines()[0] == '# server."/shop.v1.Order/Place" is governed by server.*'
 
 
 @pytest.mark.parametrize(("key", "said"), [("nowhere", "nothing is set at nowhere"), ("a..b", "parts joined by dots")])
@@ -105,10 +142,68 @@ def test_check_names_every_problem(tmp_path: Path) -> None:
     assert "call.x.retri = 2" in errors
 
 
+def test_lint_of_good_rules(rules: Path) -> None:
+    """Short, and zero."""
+    assert call("lint", str(rules)) == (0, f"{rules}: 0 errors, 0 warnings\n", "")
+    assert call("lint", str(SHOP))[0] == 0
+
+
+def test_lint_of_rules_that_are_wrong_together(rules: Path) -> None:
+    """What, where, what to do; and one for scripts."""
+    rules.write_text("[call.a]\ndeadline = 1\nattempt_deadline = 2\n[call.b]\nhedge = 0.5\n")
+    code, told, errors = call("lint", str(rules))
+    assert (code, errors) == (1, "")
+    assert told.startswith("error: call.a.attempt_deadline.seconds = 2.0: an attempt may take longer")
+    assert "warning: call.b.hedge.percentile = 0.5" in told
+    assert told.endswith(f"{rules}: 1 errors, 1 warnings\n")
+    rules.write_text("[call.b]\nhedge = 0.5\n")
+    assert call("lint", str(rules))[0] == 0  # a warning may be meant
+
+
+def test_lint_for_programs(rules: Path) -> None:
+    """One object, nothing else."""
+    rules.write_text("[call.a]\ndeadline = 1\nattempt_deadline = 2\n")
+    code, told, _ = call("lint", str(rules), "--json")
+    assert code == 1
+    page = json.loads(told)
+    assert (page["file"], page["errors"]) == (str(rules), 1)
+    (finding,) = page["findings"]
+    assert set(finding) == {"check", "severity", "path", "value", "why", "do"}
+    assert (finding["check"], finding["value"]) == ("inner-timeout", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "check"),
+    [
+        ("[call.a]\nbreaker = {minimum_calls = 500}\n", ["--calls-per-second", "2"], "minimum-calls"),
+        ("[call.a]\nhedge = {initial = 0.02}\n", ["--p50", "0.05"], "hedge"),
+        ("[call.a]\nbudget = {minimum = 10}\n", ["--workers", "50", "--capacity", "400"], "budget-floor"),
+        ("[call.a]\nretry = 4\n[call.b]\nretry = 4\n", ["--chain", "a/X, b/Y"], "attempts"),
+        ("[call.a]\nretry = 4\n", ["--not-idempotent", "a/Pay"], "not-idempotent"),
+    ],
+)
+def test_lint_is_told_what_rules_do_not_say(rules: Path, text: str, options: list[str], check: str) -> None:
+    """Without it nothing is said."""
+    rules.write_text(text)
+    assert json.loads(call("lint", str(rules), "--json")[1])["findings"] == []
+    told = json.loads(call("lint", str(rules), "--json", *options)[1])["findings"]
+    assert check in [finding["check"] for finding in told]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--p50", "nan"], "--p50"), (["--workers", "0"], "--workers"), (["--p50", "-1"], "--p50")]
+)
+def test_lint_of_a_traffic_that_cannot_be(rules: Path, options: list[str], said: str) -> None:
+    """2, as any call that makes no sense."""
+    code, told, errors = call("lint", str(rules), *options)
+    assert (code, told) == (2, "")
+    assert said in errors
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """No default takes its place in silence."""
     path = tmp_path / "none.toml"
-    for command in (["check", str(path)], ["explain", "--config", str(path)]):
+    for command in (["check", str(path)], ["lint", str(path)], ["explain", "--config", str(path)]):
         code, _, errors = call(*command)
         assert code == 1
         assert str(path) in errors

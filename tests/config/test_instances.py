@@ -70,10 +70,19 @@ def test_new_rule_reaches_every_instance_and_keeps_its_window() -> None:
 
 
 def test_instances_are_bounded_and_a_sick_one_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restarts make new names for ever; what is forgotten is an old one that did well."""
+    """Restarts make new names for ever; what is forgotten is one that did well and that nobody calls any more."""
     monkeypatch.setattr(module, "MOST", 3)
     gate = breakers()
     fail(gate, "sick")
-    for name in ("a", "b", "c", "d"):
-        gate.settle(gate.admit(to(name), 0.0), Outcome(OK), 0.0)
+    for now, name in enumerate(("a", "b", "c", "d")):
+        gate.settle(gate.admit(to(name), now * 20.0), Outcome(OK), now * 20.0)
     assert set(gate.breakers) == {"sick", "c", "d"}
+
+
+def test_picker_is_told_which_instances_may_be_called() -> None:
+    """An attempt that would meet an open breaker need not be made."""
+    gate = breakers()
+    fail(gate, "one")
+    assert not gate.admits(Place("one"), 0.1)
+    assert gate.admits(Place("two"), 0.1)
+    assert gate.admits(Place("one"), 10.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -16,14 +17,22 @@ from msgov.config import policies as module
 from msgov.config.instances import InstanceBreakers
 from msgov.config.policies import Policies
 from msgov.config.rules import RuleBook, default_rules
-from msgov.errors import BulkheadFull, RateLimited, RuleError
+from msgov.errors import BreakerOpen, BulkheadFull, RateLimited, RuleError
 from msgov.pipeline import Pipeline, Policy
-from msgov.policy import Gate
+from msgov.policy import Gate, classify
+from msgov.resilience.adaptive import Adaptive
 from msgov.resilience.breaker import OPEN, Breaker
 from msgov.resilience.bulkhead import Bulkhead
+from msgov.resilience.cache import Cache
+from msgov.resilience.coalesce import Coalesce
 from msgov.resilience.deadline import Deadline
+from msgov.resilience.fault import Fault
+from msgov.resilience.hedge import Hedge
 from msgov.resilience.limiter import Limiter
+from msgov.resilience.quota import Quota
 from msgov.resilience.retry import Retry
+from msgov.resilience.shed import Shedder
+from msgov.resilience.throttle import Throttle
 from msgov.testing.loop import run
 from tests.config.feed import Feed
 
@@ -31,16 +40,27 @@ ALL = """
     [call."*"]
     deadline = 5
     attempt_deadline = 1
+    cache = 5
+    coalesce = true
     limiter = 100
-    retry = true
+    quota = "1000/minute"
+    throttle = true
+    retry = 3
     budget = true
     bulkhead = 3
+    service_breaker = {minimum_calls = 100}
+    method_breaker = {minimum_calls = 50}
     breaker = {minimum_calls = 2}
+    fault = {share = 0.0, status = "UNAVAILABLE"}
     [server."*"]
     deadline = 5
+    shed = true
     limiter = 10
+    quota = 100
     bulkhead = 3
+    service_breaker = true
     breaker = true
+    fault = {share = 0.0, status = "500"}
     [function."*"]
     deadline = 5
     limiter = 10
@@ -67,6 +87,13 @@ class Pick(Gate[int]):
         """Learn nothing."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a call goes."""
+
+    id: str
+
+
 def only(kind: type[Policy], chain: tuple[Policy, ...]) -> Policy:
     """Return the one policy of a kind in a chain."""
     (found,) = [policy for policy in chain if isinstance(policy, kind)]
@@ -81,14 +108,30 @@ def kinds(chain: tuple[Policy, ...]) -> list[type[object]]:
 def test_outgoing_policies_stand_in_the_default_order() -> None:
     """What waits before the breaker, the pick after the retry, one try's time innermost."""
     chain = Policies(book(ALL)).for_call("payment", "Charge", pick=Pick())
-    assert kinds(chain) == [Deadline, Limiter, Retry, Pick, Bulkhead, InstanceBreakers, Deadline]
+    outer = [Deadline, Cache, Coalesce, Limiter, Quota, Throttle]
+    inner = [Pick, Bulkhead, Breaker, Breaker, InstanceBreakers, Deadline, Fault]
+    assert kinds(chain) == [*outer, Retry, *inner]
     assert [policy.rule.seconds for policy in chain if isinstance(policy, Deadline)] == [5, 1]
-    assert len(Pipeline(chain).segments) == 1
+    breakers = [policy.rule.minimum_calls for policy in chain if isinstance(policy, Breaker | InstanceBreakers)]
+    assert breakers == [100, 50, 2]  # service, method, instance
+    Pipeline(chain)
+
+
+def test_a_hedge_and_an_adaptive_limit_stand_in_the_places_of_a_retry_and_a_bulkhead() -> None:
+    """One seam, one hander-out of permits."""
+    text = ALL.replace("retry = 3", "hedge = true").replace("bulkhead = 3", "adaptive = true")
+    chain = Policies(book(text)).for_call("payment", "Charge", pick=Pick())
+    assert kinds(chain)[6:9] == [Hedge, Pick, Adaptive]
+    hedge = only(Hedge, chain)
+    assert isinstance(hedge, Hedge)
+    assert hedge.budget is not None
 
 
 def test_incoming_policies_stand_in_the_default_order() -> None:
     """One breaker, since there are no instances to tell apart."""
-    assert kinds(Policies(book(ALL)).for_server("/shop.v1.Order/Place")) == [Deadline, Limiter, Bulkhead, Breaker]
+    assert kinds(Policies(book(ALL)).for_server("/shop.v1.Order/Place")) == [
+        Deadline, Shedder, Limiter, Quota, Bulkhead, Breaker, Breaker, Fault,
+    ]  # fmt: skip
 
 
 def test_functions_and_topics_have_theirs() -> None:
@@ -150,6 +193,38 @@ def test_policy_switched_off_and_on_begins_anew() -> None:
     assert all(not isinstance(state, Limiter) for state in policies.state)
     policies.update(book(ALL))
     assert only(Limiter, policies.for_call("payment", "Charge")) is not before
+
+
+def test_breakers_of_a_service_a_method_and_an_instance_stand_together() -> None:
+    """Each with numbers of its own: one sick method shuts neither the service, nor an instance for other methods."""
+    policies = Policies(book(ALL))
+    charge, refund = (policies.for_call("payment", name) for name in ("Charge", "Refund"))
+    (service, method), (same, other) = (
+        [policy for policy in chain if isinstance(policy, Breaker)] for chain in (charge, refund)
+    )
+    assert service is same
+    assert method is not other
+    assert only(InstanceBreakers, charge) is not only(InstanceBreakers, refund)
+    assert (service.name, method.name) == ("payment/*", "payment/Charge")
+    assert [getattr(policy, "policy", "") for policy in charge if isinstance(policy, Breaker | InstanceBreakers)] == [
+        "service_breaker", "method_breaker", "breaker",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("policy", "again"), [("service_breaker", None), ("method_breaker", None), ("breaker", 0.0)])
+def test_only_what_an_instances_breaker_refuses_is_tried_elsewhere(policy: str, again: float | None) -> None:
+    """Behind the breaker of a service or a method all instances are shut: three refusals would spend the budget."""
+    rules = {policy: {"minimum_calls": 1}, "retry": True}
+    policies = Policies(RuleBook.of({"call": {"a": rules}}))
+    retry, breaker = policies.for_call("a", "X")
+    assert isinstance(retry, Retry)
+    assert isinstance(breaker, Gate)
+    call = Call("a", "X", idempotent=True)
+    call.instance = Place("10.0.0.1:80")
+    breaker.settle(breaker.admit(call, 0.0), Outcome(TRANSIENT), 0.0)
+    with pytest.raises(BreakerOpen) as refusal:
+        breaker.admit(call, 0.0)
+    assert retry.next(call, 1, classify(call, refusal.value), 0.0) == again
 
 
 def test_breakers_are_of_a_method() -> None:
@@ -309,7 +384,10 @@ def test_rules_known_only_at_the_start_reach_policies_made_before() -> None:
     run(main())
 
 
-POLICIES = ("deadline", "limiter", "retry", "budget", "bulkhead", "breaker", "attempt_deadline")
+POLICIES = (
+    "deadline", "cache", "coalesce", "limiter", "quota", "throttle", "retry", "budget", "bulkhead", "service_breaker",
+    "method_breaker", "breaker", "attempt_deadline",
+)  # fmt: skip
 BOOKS = st.dictionaries(
     st.sampled_from(["*", "a/*", "a/X", "b/*"]), st.dictionaries(st.sampled_from(POLICIES), st.booleans()), max_size=4
 )

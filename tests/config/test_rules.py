@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from msgov.config import rules as module
 from msgov.config.rules import DEFAULTS, Incoming, Outgoing, RuleBook, called, default_rules, rules_schema
 from msgov.errors import RuleError
+from msgov.resilience.adaptive_rule import AdaptiveRule
 from msgov.resilience.breaker import BreakerRule
 from msgov.resilience.budget import BudgetRule
 from msgov.resilience.bulkhead import BulkheadRule
 from msgov.resilience.deadline import DeadlineRule
+from msgov.resilience.hedge import HedgeRule
 from msgov.resilience.limiter import LimiterRule
 from msgov.resilience.retry import RetryRule
 
@@ -115,6 +117,65 @@ def test_false_is_off_and_true_is_on() -> None:
     assert call(text, "a", "Again").breaker == BreakerRule()
     assert call(text, "b").breaker == BreakerRule(minimum_calls=5)
     assert call(text, "b").bulkhead == BulkheadRule()
+
+
+def test_of_two_that_exclude_each_other_the_particular_entry_has_the_word() -> None:
+    """One seam, one hander-out of permits; who speaks later of it, in the sense of more particularly, decides."""
+    text = """
+        [call."*"]
+        retry = {attempts = 4}
+        bulkhead = 9
+        [call.a]
+        hedge = true
+        adaptive = true
+        [call."a/B"]
+        retry = {base = 0.2}
+        [call."a/C"]
+        hedge = false
+    """
+    service, method, without = call(text, "a", "X"), call(text, "a", "B"), call(text, "a", "C")
+    assert (service.retry, service.hedge) == (None, HedgeRule())
+    assert (service.bulkhead, service.adaptive) == (None, AdaptiveRule())
+    assert (method.retry, method.hedge) == (RetryRule(attempts=4, base=0.2), None)
+    assert (without.retry, without.hedge) == (RetryRule(attempts=4), None)
+
+
+def test_owner_is_none_of_a_policy_that_gave_way() -> None:
+    """`msgov explain` shows what is in force."""
+    found = book('[call."*"]\nretry = 4\n[call.a]\nhedge = true\n').find("call", "a/B")
+    assert found is not None
+    assert found.owners == {"hedge": "a/*"}
+
+
+def test_what_is_only_switched_on_gives_way_to_what_takes_over_from_it() -> None:
+    """`retry = true` of the defaults is no contradiction to `hedge = true` of the file, which is laid on it."""
+    rules = call('[call."*"]\nretry = true\nhedge = true\nbulkhead = true\nadaptive = true\n', "a")
+    assert (rules.retry, rules.hedge, rules.bulkhead, rules.adaptive) == (None, HedgeRule(), None, AdaptiveRule())
+
+
+@pytest.mark.parametrize(("one", "other"), [("retry = 4", "hedge = true"), ("bulkhead = 9", "adaptive = true")])
+def test_two_that_exclude_each_other_are_refused_in_one_entry(one: str, other: str) -> None:
+    """With the way out; and once, not again for each heir."""
+    name, second = one.partition(" ")[0], other.partition(" ")[0]
+    with pytest.raises(RuleError) as refusal:
+        book(f'[call."*"]\n{one}\n{other}\n[call.a]\ndeadline = 1\n[call."a/B"]\n')
+    (problem,) = refusal.value.problems
+    assert problem.path == f"call.*.{second}"
+    assert f"{second} or {name}, not both" in problem.allowed
+    assert f"write {name} = false or {second} = false" in problem.allowed
+
+
+def test_ten_thousand_entries_are_read_and_found_as_ten_are() -> None:
+    """Each inherits from the general ones, and what all share is read once."""
+    entries = {f"s{number}/Get": {"bulkhead": number + 1} for number in range(10_000)}
+    big = RuleBook.of({"call": {"*": {"deadline": 3, "retry": {"attempts": 2}, "breaker": True}, **entries}})
+    found = big.find("call", "s9999/Get")
+    assert found is not None
+    assert isinstance(found.rules, Outgoing)
+    assert found.rules.bulkhead == BulkheadRule(limit=10_000)
+    first, last = big.entries["call"]["s0/Get"].rules, found.rules
+    assert (first.deadline, first.breaker) == (DeadlineRule(seconds=3), BreakerRule())
+    assert first.breaker is last.breaker
 
 
 def test_mistake_is_told_once_where_it_stands() -> None:

@@ -48,6 +48,17 @@ def test_latency_fades_by_tau() -> None:
     assert cost(choices, A, 11.0) == pytest.approx(36.79, rel=1e-3)
 
 
+def test_of_a_stream_the_time_to_its_first_message_counts() -> None:
+    """One that is open for an hour comes from an instance as quick as any."""
+
+    class Streamed(Outcome):
+        first = 0.1
+
+    choices = balancer(snapshot("order", [A, B]))
+    choices.done(choices.begin(A, 1.0), Streamed(OK, seconds=3600.0), 3601.0)
+    assert cost(choices, A, 3601.0) == pytest.approx(100, rel=1e-3)
+
+
 def test_slower_answer_replaces_at_once() -> None:
     """An instance that turns slow must lose its calls within one of them."""
     choices = balancer(snapshot("order", [A, B]))

@@ -427,6 +427,22 @@ def test_stream_waits_in_line() -> None:
     assert line.verdicts == [OK]
 
 
+def test_stream_that_ends_has_the_status_of_its_call(colour: Colour) -> None:
+    """The wire's word for a good reply is counted of streams too."""
+    door, call = Door([], "door"), Call("shop")
+    call.status = "206"
+    if colour.name == "aio":
+
+        async def scene() -> None:
+            stream = aio.stream(Pipeline([door]), _async(giving(1)))(call)
+            assert [item async for item in stream] == [1]
+
+        run(scene())
+    else:
+        assert list(sync.stream(Pipeline([door]), lambda _: giving(1)())(call)) == [1]
+    assert [outcome.status for outcome in door.outcomes] == ["206"]
+
+
 def test_stream_takes_no_layer(colour: Colour) -> None:
     """A layer wraps a handler, and a stream has none: said when it is built."""
     with pytest.raises(RuleError, match="policies"):

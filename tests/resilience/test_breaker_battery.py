@@ -237,6 +237,6 @@ def test_probe_of_one_half_open_that_ends_in_the_next_changes_nothing() -> None:
         await battery.recover()
         let_in = await asyncio.gather(*(battery.call(After(0.3, "reached")) for _ in range(10)))
         assert await old == "old"
-        return let_in.count("reached"), battery.breaker.state, len(battery.breaker._probing)
+        return let_in.count("reached"), battery.breaker.state, battery.breaker.snapshot(0.0)["probes_out"]
 
     assert run(scene()) == (2, State.CLOSED, 0)

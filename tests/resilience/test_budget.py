@@ -68,6 +68,16 @@ def test_tower_reserve() -> None:
     assert [purse.withdraw(0.0) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_envoy_share_and_floor() -> None:
+    """Envoy 9069, 20 % and at least 3: of 25 calls five, of two still three (Envoy takes the larger, we add)."""
+    of_many, of_few = Budget(BudgetRule(ratio=0.2, minimum=0)), Budget(BudgetRule(ratio=0.2, minimum=0.3, ttl=10))
+    for _ in range(25):
+        of_many.deposit(0.0)
+    for _ in range(2):
+        of_few.deposit(0.0)
+    assert [sum(purse.withdraw(0.0) for _ in range(9)) for purse in (of_many, of_few)] == [5, 3]
+
+
 def test_whole_retries_are_whole_whatever_floats_say() -> None:
     """A hundred calls at 0.29 pay for 29 retries, though 100 x 0.29 is 28.999999999999996."""
     purse = Budget(BudgetRule(ratio=0.29, minimum=0))

@@ -8,8 +8,10 @@ import pytest
 
 from msgov.call import IGNORED, PERMANENT, TRANSIENT, Call, Outcome
 from msgov.errors import BreakerOpen, CallFailed, RateLimited, Rejected, RuleError
+from msgov.event import Event, Observers
 from msgov.policy import classify
 from msgov.resilience import Fallback
+from tests.drivers.stage import COLOURS, Colour, Played
 
 CALL = Call("shop")
 
@@ -105,3 +107,91 @@ def test_waits_says_whether_only_asyncio_can_run_it() -> None:
 
     assert Fallback(later).waits
     assert not Fallback("instead").waits
+
+
+def test_async_callable_object_waits_too() -> None:
+    """An object with an async `__call__` is a coroutine function by another name."""
+
+    class Later:
+        async def __call__(self, call: Call, error: BaseException) -> str:
+            return "instead"
+
+    assert Fallback(Later()).waits
+
+
+def played(colour: Colour, chain: tuple[Fallback, ...], error: Exception) -> Played:
+    """Let a call fail and see who answers."""
+    return colour.play(chain, error)
+
+
+def down(call: Call, error: BaseException) -> object:
+    """Fail as an answer."""
+    raise KeyError("copy")
+
+
+@pytest.mark.parametrize("colour", COLOURS, ids=lambda colour: colour.name)
+class TestChain:
+    """A chain is asked in the order in which it is written."""
+
+    def test_first_that_wants_the_error_answers(self, colour: Colour) -> None:
+        """The order of the mapping is the order of the questions, whatever the pipeline's is."""
+        chain = Fallback.chain({RateLimited: "slow down", Rejected: "busy", TRANSIENT: "later"})
+        for error, reply in [(RateLimited("no"), "slow down"), (BreakerOpen("no"), "busy"), (OSError(), "later")]:
+            assert played(colour, chain, error).reply == reply
+
+    def test_answer_that_fails_passes_to_the_next_that_wants_its_failure(self, colour: Colour) -> None:
+        """What the next is asked about is the answer's own failure."""
+        seen: list[BaseException] = []
+
+        def last(call: Call, error: BaseException) -> str:
+            seen.append(error)
+            return "later"
+
+        chain = Fallback.chain({OSError: down, BreakerOpen: "never", TRANSIENT: last})
+        assert played(colour, chain, ConnectionError()).reply == "later"
+        assert [type(error) for error in seen] == [KeyError]
+        assert [(rung.name, rung.answered, rung.failed) for rung in reversed(chain)] == [
+            ("fallback.OSError", 0, 1),
+            ("fallback.BreakerOpen", 0, 0),
+            ("fallback.transient", 1, 0),
+        ]
+
+    def test_last_failure_ends_the_call(self, colour: Colour) -> None:
+        """With nobody left to answer it, the error is the last answer's own."""
+        assert isinstance(played(colour, Fallback.chain({Exception: down}), OSError()).error, KeyError)
+
+    def test_degraded_replies_are_told(self, colour: Colour) -> None:
+        """Who watches sees which rung answered, and for what."""
+        told: list[Event] = []
+        chain = Fallback.chain({OSError: down, TRANSIENT: "later"}, observers=Observers(told.append))
+        played(colour, chain, ConnectionError())
+        assert [(event.kind, event.name, event.target, event.facts["error"]) for event in told] == [
+            ("fallback.failed", "fallback.OSError", "shop", "ConnectionError"),
+            ("fallback.answered", "fallback.transient", "shop", "KeyError"),
+        ]
+
+
+def test_async_answer_is_counted_when_it_is_given() -> None:
+    """A coroutine made is no answer yet."""
+
+    async def fails(call: Call, error: BaseException) -> object:
+        raise KeyError("copy")
+
+    async def answers(call: Call, error: BaseException) -> object:
+        return "later"
+
+    chain = Fallback.chain({OSError: fails, TRANSIENT: answers})
+    assert COLOURS[0].play(chain, OSError()).reply == "later"
+    assert [(rung.answered, rung.failed) for rung in reversed(chain)] == [(0, 1), (1, 0)]
+
+
+def test_chain_without_rungs_is_refused() -> None:
+    """It would be a policy that does nothing, which is never meant."""
+    with pytest.raises(RuleError, match="at least one answer"):
+        Fallback.chain({})
+
+
+def test_rung_for_both_is_called_after_both() -> None:
+    """The name is a label of metrics."""
+    (rung,) = Fallback.chain({(TRANSIENT, Rejected): "later"}, name="stock")
+    assert rung.name == "stock.transient+Rejected"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import threading
+import tracemalloc
 from collections.abc import Callable, Hashable
 from fractions import Fraction
 
@@ -12,30 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from msgov.call import OK, Call, Outcome
+from msgov import aio, sync
+from msgov.call import Call
 from msgov.errors import RateLimited, RuleError
-from msgov.resilience import Limiter, LimiterRule, limiter
+from msgov.event import Event, Observers
+from msgov.pipeline import Pipeline
+from msgov.resilience import Limiter, LimiterRule, limiter, limiter_algorithms, limiter_keys
 from msgov.rule import parse
-from msgov.testing import outcomes
+from msgov.testing import VirtualLoop, outcomes
+from tests.resilience.limiting import admits, refusal
 
 Scene = tuple[list[Callable[[], object]], Callable[[], Hashable]]
-
-
-def admits(gate: Limiter, now: float, key: str = "") -> bool:
-    """Say whether one more call of the key gets in."""
-    try:
-        ticket = gate.admit(Call("shop", key=key), now)
-    except RateLimited:
-        return False
-    gate.settle(ticket, Outcome(OK), now)
-    return True
-
-
-def refusal(gate: Limiter, now: float, key: str = "") -> RateLimited:
-    """Return why one more call of the key does not get in."""
-    with pytest.raises(RateLimited) as refused:
-        gate.admit(Call("shop", key=key), now)
-    return refused.value
 
 
 def test_burst_comes_at_once_and_the_rate_after_it() -> None:
@@ -71,7 +61,9 @@ def test_retry_after_is_exact(rate: float, burst: int, at: float, waited: float)
 def test_refusal_explains_itself_without_the_key() -> None:
     """The numbers that decided are facts; the key may be a secret or a megabyte."""
     error = refusal(_spent(LimiterRule(rate=2.0, burst=1)), 0.0)
-    assert error.facts == {"limit": 2.0, "burst": 1}
+    assert error.facts == {
+        "limiter": "", "limit": 2.0, "burst": 1, "quota": 2, "window": 1, "remaining": 0, "reset": 0.5,
+    }  # fmt: skip
     assert "2 calls/s" in str(error)
     assert error.retry_after == pytest.approx(0.5)
 
@@ -99,11 +91,21 @@ def test_key_may_be_made_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("key", ["x" * 33, "x" * 1_000_000, "\U0001f600" * 40, "\ud800" * 40, "e\u0301" * 20])
-def test_hostile_key_limits_only_itself_and_costs_sixteen_bytes(key: str) -> None:
+def test_hostile_key_limits_only_itself_and_costs_its_digest(key: str) -> None:
     """A megabyte, an emoji, a lone surrogate, a decomposed accent: each is one bucket of its own."""
     gate = Limiter(LimiterRule(rate=1.0, burst=1))
     assert [admits(gate, 0.0, each) for each in (key, key, key + "y", "x")] == [True, False, True, True]
-    assert {len(name) for name in gate._hand} <= {16, 1}
+    assert {len(name) for name in gate._keys._hand} <= {33, 1}
+
+
+def test_key_that_reads_like_the_digest_of_another_is_its_own() -> None:
+    """Whoever knows how keys are kept cannot spend what another has."""
+    gate = Limiter(LimiterRule(rate=1.0, burst=1))
+    assert [admits(gate, 0.0, each) for each in ("x" * 50, limiter_keys.digest("x" * 50), "x" * 50)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_key_is_forgotten_only_when_its_bucket_is_full_again() -> None:
@@ -111,7 +113,7 @@ def test_key_is_forgotten_only_when_its_bucket_is_full_again() -> None:
     gate = Limiter(LimiterRule(rate=1.0, burst=2, keys_max=2))
     assert [admits(gate, 0.0, "a"), admits(gate, 0.0, "a"), admits(gate, 0.0, "b")] == [True, True, True]
     assert admits(gate, 1.0, "c")  # b is full again and makes room, a is not
-    assert sorted(map(str, gate._hand)) == ["a", "c"]
+    assert sorted(map(str, gate._keys._hand)) == ["a", "c"]
     assert not admits(gate, 0.9, "a")
 
 
@@ -136,7 +138,7 @@ def test_keys_without_room_share_one_bucket() -> None:
     assert admits(gate, 1.0, "z")
 
 
-@pytest.mark.parametrize("key", ["", "x", "b''"])
+@pytest.mark.parametrize("key", ["", "x", "*", "*" * 32, "*" * 33])
 def test_shared_bucket_is_nobodys_own(key: str) -> None:
     """Those without room cannot use up the bucket of a key that has one, whatever it is called."""
     gate = Limiter(LimiterRule(rate=1.0, burst=2, keys_max=1))
@@ -220,7 +222,7 @@ def test_threads_share_a_limit_exactly() -> None:
         got: list[bool] = []
         return [lambda: got.append(admits(gate, 0.0))] * 3, lambda: (sum(got), gate.admitted, gate.rejected)
 
-    assert set(outcomes(scene, watch=[limiter], seeds=range(12))) == {(2, 2, 1)}
+    assert set(outcomes(scene, watch=[limiter, limiter_keys, limiter_algorithms], seeds=range(12))) == {(2, 2, 1)}
 
 
 def test_many_threads_get_the_burst_and_no_more() -> None:
@@ -232,6 +234,158 @@ def test_many_threads_get_the_burst_and_no_more() -> None:
     for thread in threads:
         thread.join()
     assert next(got) == 1000
+
+
+@pytest.mark.parametrize("algorithm", ["gcra", "sliding_window", "leaky"])
+def test_threads_share_any_algorithm_exactly_while_its_rule_changes(algorithm: str) -> None:
+    """Whatever the order, and whatever the rule of the moment: never more than the burst."""
+
+    def scene() -> Scene:
+        gate = Limiter(LimiterRule(rate="2/hour"))
+        got: list[bool] = []
+        other = LimiterRule(rate="2/hour", algorithm=algorithm)  # type: ignore[arg-type]
+        acts: list[Callable[[], object]] = [lambda: got.append(admits(gate, 1.0))] * 3
+        return [*acts, lambda: setattr(gate, "rule", other)], lambda: (sum(got), gate.admitted, gate.keys)
+
+    assert set(outcomes(scene, watch=[limiter, limiter_keys], seeds=range(12))) == {(2, 2, 1)}
+
+
+def test_call_costs_what_it_is_said_to_cost() -> None:
+    """Ten in the bucket: four, five, and not two more."""
+    gate = Limiter(LimiterRule(rate="10/minute"), cost=lambda call: float(call.method))
+    gate.admit(Call("shop", "4"), 0.0)
+    gate.admit(Call("shop", "5"), 0.0)
+    with pytest.raises(RateLimited) as refused:
+        gate.admit(Call("shop", "2.5"), 0.0)
+    assert refused.value.retry_after == pytest.approx(1.5 * 6)
+    gate.admit(Call("shop", "1"), 0.0)
+    gate.admit(Call("shop", "0"), 0.0)
+
+
+def test_cost_that_can_never_fit_says_so() -> None:
+    """An endless refusal with a `retry_after` would send the caller round for ever; the key is not touched."""
+    gate = Limiter(LimiterRule(rate="10/minute"), cost=lambda call: float(call.method))
+    with pytest.raises(RateLimited, match="costs 11 and no more than 10 fit at once: it will never fit") as refused:
+        gate.admit(Call("shop", "11"), 0.0)
+    assert refused.value.retry_after is None
+    assert refused.value.facts["cost"] == 11
+    assert (gate.rejected, gate.keys) == (1, 0)
+
+
+@pytest.mark.parametrize("cost", [-1.0, float("nan"), float("inf")])
+def test_cost_that_is_none_is_an_error(cost: float) -> None:
+    """A negative one would fill the bucket, NaN would pass every comparison."""
+    gate = Limiter(LimiterRule(rate="10/minute"), cost=lambda call: cost)
+    with pytest.raises(RuleError, match="cost"):
+        gate.admit(Call("shop"), 0.0)
+    assert gate.keys == 0
+
+
+def test_shadow_counts_what_it_would_refuse_and_lets_it_in() -> None:
+    """What is let in so spends nothing: the count is that of the limiter in earnest. One event a second tells of it."""
+    told: list[Event] = []
+    gate = Limiter(LimiterRule(rate="2/minute", shadow=True), name="api", observers=Observers(told.append))
+    earnest = Limiter(LimiterRule(rate="2/minute"))
+    times = [0.0, 0.0, 0.0, 0.1, 0.2, 10.0, 31.0, 31.0]
+    assert all(admits(gate, at) for at in times)
+    refused = sum(not admits(earnest, at) for at in times)
+    assert (gate.admitted, gate.rejected, gate.would_reject) == (8, 0, refused)
+    assert [(event.kind, event.name, event.at) for event in told] == [
+        ("shadow.limiter", "api", at) for at in (0.0, 10.0, 31.0)
+    ]
+    assert told[0].facts["retry_after"] == pytest.approx(30.0)
+    gate.rule = LimiterRule(rate="2/minute")
+    assert not admits(gate, 31.0)
+
+
+def test_shadow_of_a_leaky_bucket_delays_nobody_and_of_a_cost_refuses_none() -> None:
+    """It decides and reports; it changes nothing."""
+    gate = Limiter(LimiterRule(rate="2/minute", algorithm="leaky", shadow=True), cost=lambda call: float(call.method))
+    assert [type(gate.admit(Call("shop", "1"), 0.0)) for _ in range(3)] == [float] * 3
+    gate.admit(Call("shop", "5"), 0.0)
+    assert gate.would_reject == 2
+
+
+def test_leaky_calls_leave_one_by_one_under_asyncio() -> None:
+    """The driver waits; a cancelled one leaves the line."""
+    gate = Limiter(LimiterRule(rate=2.0, burst=4, algorithm="leaky"))
+    left: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def handler(call: Call) -> None:
+            left.append(loop.time())
+
+        call = aio.govern(Pipeline([gate]), handler, clock=loop.time)
+        tasks = [asyncio.create_task(call(Call("shop"))) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        tasks[2].cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in done] == [type(None)] * 2 + [asyncio.CancelledError, type(None), RateLimited]
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+    assert left == pytest.approx([0.0, 0.5, 1.5])  # a place that was given up is not given to another
+
+
+def test_leaky_calls_leave_one_by_one_in_threads() -> None:
+    """The same with blocking code, in real time."""
+    gate = Limiter(LimiterRule(rate=50.0, burst=3, algorithm="leaky"))
+    call = sync.govern(Pipeline([gate]), lambda call: threading.get_ident())
+    threads = [threading.Thread(target=call, args=[Call("shop")]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert gate.admitted == 3
+
+
+def test_memory_of_keys_is_bounded_by_the_cap() -> None:
+    """A tenth of 100 000 keys within a tenth of 24 MB; ten times as many keys add nothing."""
+    gate = Limiter(LimiterRule(rate="1/hour", keys_max=10_000))
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            admits(gate, 0.0, f"10.{number >> 8}.{number & 255}.7")
+        full, _ = tracemalloc.get_traced_memory()
+        for number in range(100_000):
+            admits(gate, 0.0, f"{number}:far longer than a key that is kept as it is, and not an address")
+        rotated, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert full < 2.4e6
+    assert rotated < full + 20_000
+    assert gate.keys == 10_000
+
+
+@pytest.mark.parametrize("rule", [LimiterRule(rate="1/hour"), LimiterRule(rate="1/hour", algorithm="sliding_window")])
+def test_refusal_is_gone_when_it_is_caught(rule: LimiterRule) -> None:
+    """A flood of them must not wait for the collector of cycles."""
+    gate = Limiter(rule)
+    admits(gate, 0.0)
+    admits(gate, 0.0)
+    gc.collect()
+    gc.disable()
+    try:
+        admits(gate, 0.0)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "leaky"])
+def test_memory_of_the_other_algorithms_is_bounded_alike(algorithm: str) -> None:
+    """No algorithm has a book-keeping of its own."""
+    gate = Limiter(LimiterRule(rate="1/hour", keys_max=10_000, algorithm=algorithm))  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        for number in range(30_000):
+            admits(gate, 0.0, f"10.{number >> 8}.{number & 255}.7")
+        full, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert full < 2.4e6
 
 
 class Walk(RuleBasedStateMachine):

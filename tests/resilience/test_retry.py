@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,38 @@ def test_full_jitter_draws_from_zero() -> None:
     """A crowd of clients is spread best by an even draw (AWS Architecture Blog, 2015)."""
     retry = Retry(RetryRule(base=1.0), dice=LoadedDice(0.0, 0.999))
     assert [retry.next(safe(), 1, FAILED, 0.0) for _ in range(2)] == [0.0, 0.999]
+
+
+@pytest.mark.parametrize(
+    ("jitter", "waits"), [("full", [0.5, 1.0]), ("equal", [0.75, 1.5]), ("decorrelated", [0.8974, 1.093])]
+)
+def test_jitter_is_chosen_by_rule(jitter: Literal["full", "equal", "decorrelated"], waits: list[float]) -> None:
+    """Three schools: the widest spread, never at once, and Polly's smooth curve."""
+    retry = Retry(RetryRule(base=1.0, jitter=jitter), dice=HALF)
+    assert [retry.next(safe(), tries, FAILED, 0.0) for tries in (1, 2)] == pytest.approx(waits, abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"jitter": "none"}, {"jitter": "decorrelated", "factor": 1.2}])
+def test_jitter_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    """An unknown one, and one whose waits would shrink to nothing."""
+    with pytest.raises(RuleError, match=r"jitter|factor"):
+        RetryRule(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "again"),
+    [
+        (Outcome(OK), None),
+        (Outcome(PERMANENT, error=ValueError(), status="INVALID_ARGUMENT"), None),
+        (Outcome(TRANSIENT, error=ConnectionError(), status="UNAVAILABLE"), 0.025),
+        (Outcome(TRANSIENT, error=ConnectionError(), retry_after=-0.001), None),
+        (Outcome(TRANSIENT, error=ConnectionError(), retry_after=0.7), 0.7),
+    ],
+    ids=["ok", "fatal", "retryable", "pushback: do not", "pushback: 700 ms"],
+)
+def test_a6_five_outcomes(outcome: Outcome, again: float | None) -> None:
+    """gRFC A6, the table of what a retry policy does with each of the five ways an attempt can end."""
+    assert Retry(dice=HALF).next(safe(), 1, outcome, 0.0) == (None if again is None else pytest.approx(again))
 
 
 def test_overloaded_callee_is_given_a_second() -> None:
@@ -215,9 +249,10 @@ def test_rule_out_of_range_is_refused(wrong: dict[str, float]) -> None:
         RetryRule,
         attempts=st.integers(1, 5),
         base=st.floats(0.001, 60),
-        factor=st.floats(1, 10),
+        factor=st.floats(1.5, 10),
         cap=st.floats(0.001, 600),
         patience=st.floats(0, 600),
+        jitter=st.sampled_from(["full", "equal", "decorrelated"]),
     ),
     tries=st.integers(1, 2000),
     verdict=st.sampled_from(list(Verdict)),
@@ -227,7 +262,7 @@ def test_rule_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     idempotent=st.booleans(),
     deadline=st.none() | st.floats(0, 100),
     left=st.none() | st.integers(-1, 3),
-    roll=st.floats(0, 1, exclude_max=True),
+    rolls=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
 )
 def test_grpc_retry_state_fuzz(
     rule: RetryRule,
@@ -239,12 +274,12 @@ def test_grpc_retry_state_fuzz(
     idempotent: bool,
     deadline: float | None,
     left: int | None,
-    roll: float,
+    rolls: tuple[float, float],
 ) -> None:
     """After retry_state_test.cc: who may not is never retried, attempts and waits are bounded, whatever is asked."""
     call = Call("shop", idempotent=idempotent, deadline=deadline, attempts_left=left)
     outcome = Outcome(verdict, error=OSError(), sent=sent, retry_after=asked, overloaded=overloaded)
-    delay = Retry(rule, dice=LoadedDice(roll)).next(call, tries, outcome, 0.0)
+    delay = Retry(rule, dice=LoadedDice(*rolls)).next(call, tries, outcome, 0.0)
     if delay is None:
         assert call.attempts_left == left
         return

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msgov._rolling import Rolling
+from msgov._rolling import LastCalls, Rolling, Ticks
 
-WELL, BADLY = 0, 1
+WELL, BADLY, SLOW = 0, 1, 2
 
 
 def test_hystrix_eleventh_increment_still_makes_ten_buckets() -> None:
@@ -154,3 +154,108 @@ def test_totals_are_those_of_a_plain_list(buckets: int, width: float, events: li
         alive = [kind for then, kind in plain if then > bucket - buckets]
         assert window.totals == [alive.count(WELL), alive.count(BADLY)]
         assert len(window) == min(buckets, bucket + 1)
+
+
+# The last calls
+
+
+def test_resilience4j_fixed_size_window_holds_the_last_calls() -> None:
+    """FixedSizeSlidingWindowMetrics: of five, the sixth call takes the place of the first."""
+    window = LastCalls(3, calls=5)
+    for kind, slow in [(BADLY, True), (WELL, True), (WELL, False), (WELL, False), (WELL, False)]:
+        window.add(kind, 0.0)
+        if slow:
+            window.add(SLOW, 0.0)
+    assert (len(window), window.totals) == (5, [4, 1, 2])
+    window.add(WELL, 0.0)
+    assert (len(window), window.totals) == (5, [5, 0, 1])
+
+
+def test_time_does_not_move_a_window_of_calls() -> None:
+    """That is what it is for."""
+    window = LastCalls(2, calls=5)
+    window.add(BADLY, 0.0)
+    window.roll(1e9)
+    assert window.totals == [0, 1]
+    assert window.edge == float("inf")
+
+
+def test_window_of_calls_remembers_no_more_than_it_holds() -> None:
+    """Its memory is the failures in it: of a million calls that fail, so many numbers."""
+    window = LastCalls(2, calls=10)
+    for _ in range(1000):
+        window.add(BADLY, 0.0)
+    assert [len(marks) for marks in window._marks] == [10]
+
+
+@pytest.mark.parametrize(("size", "totals"), [(2, [0, 2]), (4, [2, 2]), (10, [2, 2])])
+def test_new_size_keeps_the_calls_that_fit(size: int, totals: list[int]) -> None:
+    """Longer than before, it knows what it knew, and fills with the calls to come."""
+    window = LastCalls(2, calls=4)
+    for kind in (BADLY, BADLY, WELL, WELL, BADLY, BADLY):
+        window.add(kind, 0.0)
+    window.reshape(calls=size)
+    assert window.totals == totals
+    window.add(WELL, 0.0)
+    assert len(window) == min(size, 5)
+
+
+def test_window_that_takes_over_begins_with_the_sums_of_another() -> None:
+    """In proportion where it is shorter; one of time takes it all as of now."""
+    calls = LastCalls(3, calls=10)
+    calls.take([60, 40, 20])
+    assert calls.totals == [6, 4, 2]
+    for _ in range(5):
+        calls.add(WELL, 0.0)
+    assert calls.totals == [8, 2, 1]  # spread evenly: half of them has fallen out
+    time = Rolling(3, seconds=10, buckets=10)
+    time.take([6, 4, 2])
+    time.roll(1000.0)
+    assert time.totals == [6, 4, 2]
+    time.roll(1010.0)
+    assert time.totals == [0, 0, 0]
+
+
+def test_nothing_taken_over_is_nothing() -> None:
+    """A rule may change before the first call."""
+    window = LastCalls(3, calls=10)
+    window.take([0, 0, 0])
+    assert (len(window), window.totals) == (0, [0, 0, 0])
+
+
+@given(
+    size=st.integers(1, 8),
+    events=st.lists(st.sampled_from(["tick", "well", "badly", "slowly", "clear", "look"]), max_size=60),
+)
+def test_last_calls_are_those_of_a_plain_list(size: int, events: list[str]) -> None:
+    """Numbers of failures in place of a ring equal the end of a list."""
+    window = LastCalls(3, calls=size)
+    plain: list[tuple[bool, bool]] = []
+    for what in events:
+        if what == "tick":
+            window.tick()
+        elif what == "clear":
+            window.clear()
+        elif what != "look":
+            window.add(BADLY if what == "badly" else WELL, 0.0)
+            if what == "slowly":
+                window.add(SLOW, 0.0)
+        if what == "clear":
+            plain.clear()
+        elif what != "look":
+            plain.append((what == "badly", what == "slowly"))
+        if what != "tick":
+            window.roll(0.0)
+            last = plain[-size:]
+            badly, slow = sum(failed for failed, _ in last), sum(slow for _, slow in last)
+            assert (len(window), window.totals) == (len(last), [len(last) - badly, badly, slow])
+
+
+def test_ticks_are_read_without_being_counted() -> None:
+    """Looking is a step of the same counter, and is taken off again."""
+    ticks = Ticks()
+    for _ in range(5):
+        ticks.tick()
+    assert (ticks.fresh(), ticks.fresh(), ticks.read(), ticks.read()) == (5, 0, 5, 5)
+    ticks.tick()
+    assert ticks.read() == 6

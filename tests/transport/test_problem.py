@@ -41,6 +41,7 @@ def test_a_refusal_says_all_that_a_caller_may_know() -> None:
         "code": "breaker_open",
         "retry_after": 0.4,
         "trace_id": TRACE.trace_id,
+        "why": {"safe_to_retry": True},
     }
     assert headers(answer) == {
         "content-type": "application/problem+json",

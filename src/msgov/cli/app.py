@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import signal
 import sys
+from json import dumps as dump
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import msgov
 from msgov.cli import rules, shop
+from msgov.config.findings import Traffic
 from msgov.errors import MissingExtra, MsgovError
 
 try:
@@ -77,7 +79,7 @@ def explain(
     key: Annotated[str, typer.Argument(help='What to explain: call."payment/Charge"; all when left out.')] = "",
     config: Annotated[Path | None, typer.Option("--config", help="A rules-and-settings file.")] = None,
 ) -> None:
-    """Print the rules and settings in force, each with the layer that set it."""
+    """Print rules and settings in force, each with the layer that set it, and the order in which a call meets them."""
     try:
         lines = rules.explained(config, key)
     except MsgovError as error:
@@ -94,6 +96,52 @@ def check(file: Annotated[Path, typer.Argument(help="A rules-and-settings file: 
         print(rules.checked(file))
     except MsgovError as error:
         _fail(error)
+
+
+@app.command()
+def lint(
+    file: Annotated[Path, typer.Argument(help="A rules-and-settings file: TOML, YAML or JSON.")],
+    calls_per_second: Annotated[
+        float | None, typer.Option(min=0, help="What one process sends to one method, and there to one instance.")
+    ] = None,
+    p50: Annotated[float | None, typer.Option(min=0, help="The median time of a call, in seconds.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes govern themselves by these rules.")] = 1,
+    capacity: Annotated[
+        float | None, typer.Option(min=0, help="Calls a second that a callee takes from all of them together.")
+    ] = None,
+    chain: Annotated[
+        list[str] | None, typer.Option(help="Calls made one inside the other: order/Place,payment/Charge.")
+    ] = None,
+    not_idempotent: Annotated[
+        list[str] | None, typer.Option(help="A call that does harm when done twice: payment/Charge.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Find rules that are right one by one and wrong together; end with 1 when there is an error among them."""
+    for name, value in (("--calls-per-second", calls_per_second), ("--p50", p50), ("--capacity", capacity)):
+        if value is not None and not math.isfinite(value):
+            raise typer.BadParameter(f"{value} is no number of this world", param_hint=name)
+    traffic = Traffic(
+        calls_per_second=calls_per_second,
+        p50=p50,
+        workers=workers,
+        capacity=capacity,
+        chains=[tuple(name.strip() for name in each.split(",") if name.strip()) for each in chain or ()],
+        not_idempotent=not_idempotent or (),
+    )
+    try:
+        findings = rules.linted(file, traffic)
+    except MsgovError as error:
+        _fail(error)
+    errors = sum(each.severity == "error" for each in findings)
+    if json:
+        told = {"file": str(file), "errors": errors, "findings": [each.as_dict() for each in findings]}
+        print(dump(told, indent=2))
+    else:
+        for each in findings:
+            print(each)
+        print(f"{file}: {errors} errors, {len(findings) - errors} warnings")
+    raise typer.Exit(1 if errors else 0)
 
 
 def _fail(why: object) -> NoReturn:

@@ -1,22 +1,20 @@
-"""One instance that is down must not close the door to the others: each has a breaker of its own."""
+"""An instance that is down does not close the door to the others: a rule book's breakers, instance by instance."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
-from msgov.call import Call, Outcome
+from msgov.call import Call, Endpoint
 from msgov.clock import Dice
 from msgov.event import Observers
-from msgov.policy import Gate
-from msgov.resilience.breaker import CLOSED, Breaker, BreakerRule
+from msgov.resilience.breaker import Breaker
+from msgov.resilience.breaker_keyed import Breakers, per_instance
+from msgov.resilience.breaker_rule import BreakerRule
 
-MOST: Final = 1000  # instances; restarts make new ones, and what is forgotten first is an old one that did well
+MOST: Final = 1000  # instances; restarts make new ones, and what is forgotten is one that nobody calls any more
 
 
-class InstanceBreakers(Gate[tuple[Breaker, int]]):
+class InstanceBreakers(Breakers):
     """A breaker for each instance that a call goes to, all by one rule.
 
     Stands inside the retry, after the pick: a call that meets an open one is not sent, and the next attempt goes to
@@ -32,54 +30,16 @@ class InstanceBreakers(Gate[tuple[Breaker, int]]):
         dice: Dice | None = None,
         observers: Observers | None = None,
     ) -> None:
-        self.name = name
-        self.target = target
-        self._rule = rule
-        self._dice = dice
-        self._observers = observers
-        self._each: dict[str, Breaker] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def rule(self) -> BreakerRule:
-        """The rule in force; storing another keeps every window and state."""
-        return self._rule
-
-    @rule.setter
-    def rule(self, rule: BreakerRule) -> None:
-        with self._lock:
-            self._rule = rule
-            breakers = tuple(self._each.values())
-        for breaker in breakers:
-            breaker.rule = rule
-
-    @property
-    def breakers(self) -> Mapping[str, Breaker]:
-        """The breakers by instance id."""
-        with self._lock:
-            return MappingProxyType(dict(self._each))
+        super().__init__(rule, key=per_instance, most=MOST, name=name, target=target, dice=dice, observers=observers)
 
     def admit(self, call: Call, now: float) -> tuple[Breaker, int]:
         """Ask the breaker of the instance that the attempt goes to."""
-        instance = call.instance
-        breaker = self._each.get("" if instance is None else instance.id)
-        if breaker is None:
-            breaker = self._add("" if instance is None else instance.id)
+        instance = call.instance  # as in `per_instance`, without a call more: every outgoing attempt comes by here
+        key = "" if instance is None else instance.id
+        breaker = self._each.get(key) or self._add(key, now)
+        breaker.used = now
         return breaker, breaker.admit(call, now)
 
-    def settle(self, ticket: tuple[Breaker, int], outcome: Outcome, now: float) -> None:
-        """Tell the breaker that let the call in."""
-        breaker, its = ticket
-        breaker.settle(its, outcome, now)
-
-    def _add(self, instance: str) -> Breaker:
-        with self._lock:
-            found = self._each.get(instance)
-            if found is None:
-                if len(self._each) >= MOST:
-                    well = (old for old, breaker in self._each.items() if breaker.state is CLOSED)
-                    del self._each[next(well, next(iter(self._each)))]
-                found = self._each[instance] = Breaker(
-                    self._rule, name=self.name, target=self.target, dice=self._dice, observers=self._observers
-                )
-        return found
+    def admits(self, instance: Endpoint, now: float) -> bool:
+        """Say whether a call to the instance may be let in now: what `Pick` asks before it chooses."""
+        return self.ready(instance.id, now)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol, Self, TypeAlias, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol, Self, TypeAlias, cast
 
 from msgov.clock import Dice
 from msgov.config.centre import Config
-from msgov.config.instances import InstanceBreakers
-from msgov.config.rules import KINDS, Outgoing, RuleBook, called
+from msgov.config.kinds import BUDGET, KINDS, ORDERS, PICK, POLICIES, SEAM
+from msgov.config.patterns import called
+from msgov.config.rules import Found, RuleBook
 from msgov.event import Observers
 from msgov.pipeline import Policy
 from msgov.policy import Gate
-from msgov.resilience.breaker import Breaker, BreakerRule
 from msgov.resilience.budget import Budget
-from msgov.resilience.bulkhead import Bulkhead
-from msgov.resilience.deadline import Deadline
-from msgov.resilience.limiter import Limiter
-from msgov.resilience.retry import Retry
 
 NAMES: Final = 2_000  # names with a state of their own; what clients make up beyond shares the state of its entry
 
@@ -28,30 +24,31 @@ Chain: TypeAlias = tuple[Policy, ...]
 _Line: TypeAlias = "tuple[str, str, str, Pick]"  # kind, target, method, pick
 _Key: TypeAlias = tuple[str, str, str]  # kind, name or pattern, policy
 
-R = TypeVar("R")
-S = TypeVar("S")
 
-
-class Ruled(Protocol[R]):
+class Ruled(Protocol):
     """What keeps state under a rule, which may be replaced at any time: a gate, a plan, a budget."""
 
-    rule: R
+    rule: object
+    policy: str
+
+
+class Spender(Protocol):
+    """A plan: who adds attempts pays for them."""
+
+    budget: Budget | None
 
 
 class Policies:
     """The gates of a process by a rule book, handed to the edges in the one order.
 
-    Outermost first: deadline, limiter; retry, the seam; then for each attempt the pick, bulkhead, breaker, attempt
-    deadline. What waits stands before the breaker, or a probe would wait in line. Incoming calls have deadline,
-    limiter, bulkhead, breaker.
+    The order is that of `kinds.ORDERS`. An edge is given the same tuple until the *shape* changes: a policy switched on
+    or off, a name under another entry. All other changes reach the gates it holds already. State is kept apart so:
 
-    An edge is given the same tuple until the *shape* changes: a policy switched on or off, a name under another entry.
-    All other changes reach the gates it holds already. State is kept apart like this:
-
-    - breaker: for each method, and outgoing for each instance of it ("Method Overloading the Circuit", SoCC 2022);
-    - limiter, bulkhead, budget: together for all that its entry names: for all methods of `payment` under
-      [call.payment], for the whole server under [server."*"]. An entry that covers several services, functions or
-      topics gives each its own.
+    - what is shared (limiter, bulkhead, budget, service_breaker and others of `kinds.POLICIES`): together for all that
+      its entry names: for all methods of `payment` under [call.payment], for the whole server under [server."*"]. An
+      entry that covers several services, functions or topics gives each its own;
+    - all else: for each method; the breaker of an outgoing call for each instance of it ("Method Overloading the
+      Circuit", SoCC 2022).
     """
 
     def __init__(self, book: RuleBook, *, dice: Dice | None = None, observers: Observers | None = None) -> None:
@@ -133,48 +130,41 @@ class Policies:
         found = self.book.find(kind, name)
         if found is None:
             return () if pick is None else (pick,)
-        rules, target = found.rules, target or method
+        target = target or method
 
-        def own(policy: str, rule: R | None, make: Callable[[R, str], S]) -> S | None:
-            return self._kept(before, (kind, name, policy), rule, make)
+        def kept(policy: str) -> object | None:
+            return self._kept(before, (kind, name, policy), target, found)
 
-        def shared(policy: str, rule: R | None, make: Callable[[R, str], S]) -> S | None:
-            scope = _scope(kind, found.owners.get(policy, found.pattern), name, target)
-            return self._kept(before, (kind, scope, policy), rule, make)
+        chain: list[object] = []
+        for policy in ORDERS[kind]:
+            step = pick if policy == PICK else kept(policy)
+            if step is None:
+                continue
+            if policy in SEAM:
+                cast("Spender", step).budget = cast("Budget | None", kept(BUDGET))
+            chain.append(step)
+        return tuple(cast("list[Policy]", chain))
 
-        def breaker(rule: BreakerRule, name: str) -> Breaker | InstanceBreakers:
-            kind_of = InstanceBreakers if kind == "call" else Breaker
-            return kind_of(rule, name=name, target=target, dice=self._dice, observers=self.observers)
-
-        outer = [
-            own("deadline", rules.deadline, lambda rule, name: Deadline(rule, name=name, target=target)),
-            shared("limiter", rules.limiter, lambda rule, name: Limiter(rule, name=name, target=target)),
-        ]
-        inner = [
-            shared("bulkhead", rules.bulkhead, lambda rule, name: Bulkhead(rule, name=name, target=target)),
-            own("breaker", rules.breaker, breaker),
-        ]
-        if not isinstance(rules, Outgoing):
-            return _present(*outer, *inner)
-        retry = own("retry", rules.retry, lambda rule, name: Retry(rule, name=name, target=target, dice=self._dice))
-        if retry is not None:
-            retry.budget = shared("budget", rules.budget, lambda rule, name: Budget(rule, name=name, target=target))
-        attempt = rules.attempt_deadline
-        last = own("attempt_deadline", attempt, lambda rule, name: Deadline(rule, name=name, target=target))
-        return _present(*outer, retry, pick, *inner, last)
-
-    def _kept(self, before: Mapping[_Key, object], key: _Key, rule: R | None, make: Callable[[R, str], S]) -> S | None:
+    def _kept(self, before: Mapping[_Key, object], key: _Key, target: str, found: Found) -> object | None:
+        """Return the gate of a policy, made by its rule or taught it; None where the policy is off."""
+        kind, name, policy = key
+        rule = getattr(found.rules, policy)
         if rule is None:
             return None
+        table = POLICIES[policy]
+        if table.shared:
+            name = _scope(kind, found.owners[policy], name, target)
+            key = kind, name, policy
         state = self._state.get(key) or before.get(key)
         if state is None:
-            state = make(rule, key[1])
+            state = table.make(rule, kind=kind, name=name, target=target, dice=self._dice, observers=self.observers)
+            cast("Ruled", state).policy = policy  # what its rejections are explained with
         else:
-            ruled = cast("Ruled[R]", state)
+            ruled = cast("Ruled", state)
             if ruled.rule != rule:
                 ruled.rule = rule
         self._state[key] = state
-        return cast("S", state)
+        return state
 
 
 def _name(line: _Line) -> str:
@@ -189,7 +179,3 @@ def _scope(kind: str, owner: str, name: str, target: str) -> str:
     if kind == "call":
         return owner if "/" in owner else f"{target}/*"
     return name
-
-
-def _present(*policies: object) -> Chain:
-    return tuple(cast("Policy", policy) for policy in policies if policy is not None)

@@ -177,7 +177,8 @@ class TwoChoices(Balancer[Flight]):
 
     def _learn(self, node: Node, outcome: Outcome, now: float) -> None:
         failed = outcome.verdict is TRANSIENT
-        seconds = max(outcome.seconds, self.failed) if failed else max(outcome.seconds, 0.0)
+        took = outcome.seconds if outcome.first is None else outcome.first  # how long a stream is tells nothing
+        seconds = max(took, self.failed) if failed else max(took, 0.0)
         kept = min(1.0, exp((node.stamp - now) / self.tau))
         faded = node.latency * kept
         if not node.known:

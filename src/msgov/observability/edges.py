@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final, Literal
 
+from msgov import friendly
 from msgov.call import IGNORED, OK, PERMANENT, Call, Outcome
 from msgov.errors import MsgovError, Rejected
 from msgov.observability import catalogue
@@ -14,13 +15,6 @@ from msgov.observability.edge import Edge, given_up, late, reason
 _DEBUG, _INFO, _WARNING, _ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 _STATUSES: Final = frozenset(names.GRPC_STATUSES)
-
-_REFUSED_AS: Final = {
-    "rate_limited": "RESOURCE_EXHAUSTED",
-    "bulkhead_full": "RESOURCE_EXHAUSTED",
-    "deadline_exhausted": "DEADLINE_EXCEEDED",
-}
-"""The status under which a refusal of ours goes over the wire, where it is not UNAVAILABLE."""
 
 # go-grpc-middleware's tables, which people know: a server's faults stand out, a client's are the server's to tell.
 _SERVER_LEVELS: Final = {
@@ -63,7 +57,7 @@ class Rpc(Edge):
         if self._client:
             return ""
         if isinstance(outcome.error, MsgovError):
-            return _REFUSED_AS.get(outcome.error.reason, "UNAVAILABLE")
+            return friendly.told(friendly.reason(outcome.error)).grpc
         return "UNKNOWN"
 
     def error_type(self, outcome: Outcome) -> str:
@@ -142,7 +136,7 @@ class Http(Edge):
         if late(outcome):
             return "504"
         if isinstance(outcome.error, MsgovError):
-            return "429" if outcome.error.reason == "rate_limited" else "503"
+            return str(friendly.told(friendly.reason(outcome.error)).http)
         return "500"
 
     def error_type(self, outcome: Outcome) -> str:

@@ -1,117 +1,64 @@
 """Stop calling what is down.
 
-            failure rate over the window            the open time has passed
-    CLOSED ------------------------------> OPEN ------------------------------> HALF_OPEN
-       ^                                    ^                                       |
-       |                                    +-- too many probes failed, or hung ----+
-       +------------------------------------------- enough probes went well --------+
+              too many failed, in a row or of the window                the open time has passed
+    CLOSED --------------------------------------------> OPEN ------------------------------> HALF_OPEN
+       ^                                                  ^                                       |
+       |                                                  +-- too many probes failed, or hung ----+
+       +--------------------------------------------------------- enough probes went well --------+
 
 By hand, from anywhere and back: FORCED_OPEN refuses all, FORCED_CLOSED counts but never opens, DISABLED does neither.
+The table of all turns stands in `breaker_states`, what it opens on in `breaker_evidence`.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections import deque
-from collections.abc import Iterable, Mapping
-from enum import Enum
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from msgov import clock
-from msgov._rolling import Rolling
-from msgov.backoff import ceiling
 from msgov.call import IGNORED, OK, TRANSIENT, Call, Outcome
 from msgov.clock import Dice
-from msgov.errors import BreakerOpen, Fact, Problem, RuleError
+from msgov.errors import Fact, RuleError
 from msgov.event import Observers
 from msgov.policy import Gate
-from msgov.rule import field, rule
+from msgov.resilience.breaker_evidence import Evidence
+from msgov.resilience.breaker_recovery import Absence, Probes, share_at
+from msgov.resilience.breaker_rule import BreakerRule
+from msgov.resilience.breaker_states import (
+    ADMITS,
+    AFTER,
+    BY_HAND,
+    BY_HAND_TO,
+    CLOSED,
+    COUNTS,
+    DISABLED,
+    FORCED_CLOSED,
+    FORCED_OPEN,
+    HALF_OPEN,
+    OPEN,
+    State,
+)
+from msgov.resilience.breaker_telling import News, Tally, refusal
 
+__all__ = [
+    "CLOSED",
+    "DISABLED",
+    "FORCED_CLOSED",
+    "FORCED_OPEN",
+    "HALF_OPEN",
+    "OPEN",
+    "Breaker",
+    "BreakerRule",
+    "State",
+]
 
-class State(Enum):
-    """What a breaker does with a call."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-    FORCED_OPEN = "forced_open"
-    FORCED_CLOSED = "forced_closed"
-    DISABLED = "disabled"
-
-
-CLOSED, OPEN, HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
-FORCED_OPEN, FORCED_CLOSED, DISABLED = State.FORCED_OPEN, State.FORCED_CLOSED, State.DISABLED
-
-_ADMITS = frozenset({CLOSED, FORCED_CLOSED, DISABLED})
-_COUNTS = frozenset({CLOSED, FORCED_CLOSED})
-_BY_HAND = frozenset({FORCED_OPEN, FORCED_CLOSED, DISABLED, CLOSED})
-
-_WELL, _BADLY = 0, 1  # the kinds that the window counts
-_EXACT = 1e-9  # 3 of 10 is a rate of 0.3, whatever floats say
-
-
-@rule
-class BreakerRule:
-    """When to stop calling, for how long, and how to find out that it is over."""
-
-    failure_rate: float = field(
-        default=0.5,
-        gt=0,
-        le=1,
-        why="open at this share of failures or more; half is Hystrix' and Resilience4j's default",
-    )
-    minimum_calls: int = field(
-        default=20,
-        ge=1,
-        le=1_000_000,
-        unit="calls",
-        why="with fewer in the window a rate is noise (Hystrix' requestVolumeThreshold)",
-    )
-    window: float = field(
-        default=10.0, ge=0.1, le=3600, unit="s", why="long enough for a rate, short enough to react (Hystrix)"
-    )
-    buckets: int = field(
-        default=10, ge=2, le=120, unit="buckets", why="the window moves by a tenth of itself (Hystrix)"
-    )
-    open_seconds: float = field(
-        default=2.0,
-        gt=0,
-        le=300,
-        unit="s",
-        why="ceiling of the first open time; half of it and a drawn half are waited (Finagle)",
-    )
-    open_growth: float = field(
-        default=1.5, ge=1, le=10, why="each further opening lasts longer, until a whole window went well"
-    )
-    open_cap: float = field(
-        default=5.0, gt=0, le=300, unit="s", why="so that a callee that came back is found within seconds"
-    )
-    retry_after_cap: float = field(
-        default=60.0, ge=0, le=3600, unit="s", why="the callee's Retry-After lengthens the open time, up to here"
-    )
-    probes: int = field(
-        default=5,
-        ge=1,
-        le=1000,
-        unit="calls",
-        why="let in to find out; one alone is a coin toss (Polly 2381, cockatiel 73)",
-    )
-    probe_lease: float = field(
-        default=10.0,
-        gt=0,
-        le=3600,
-        unit="s",
-        why="a probe that hangs longer, or past its call's deadline, has failed: it cannot wedge the breaker",
-    )
-
-    def lint(self) -> Iterable[Problem]:
-        """Check what no single field can see."""
-        if self.open_cap < self.open_seconds:
-            yield Problem("open_cap", self.open_cap, f"at least open_seconds ({self.open_seconds:g} s)")
-
+_NOBODY = 0  # the era of nobody: no ticket is 0
+_PASSED = -1  # the ticket of a call that only the shadow let in: it says nothing
 
 _DEFAULT = BreakerRule()
+_NONE: Mapping[str, Fact] = MappingProxyType({})
 
 
 class Breaker(Gate[int]):
@@ -123,7 +70,13 @@ class Breaker(Gate[int]):
 
     A healthy call takes no lock: it reads two attributes on its way in, and counts by one step on its way out.
     Observers are told "breaker.opened", "breaker.half_open", "breaker.closed", "breaker.forced_open",
-    "breaker.forced_closed" and "breaker.disabled", with the states before and after, the reason, the era, the numbers.
+    "breaker.forced_closed" and "breaker.disabled", with the states before and after, the reason, the era, the numbers;
+    in shadow also "shadow.breaker", of the first call in each era that would have been refused.
+
+    `name` and `target` label metrics. `key` says which of many it is (an instance, a tenant): it stands in events and
+    refusals, never in a label. `dice` draws the open times and who is let in early, `observers` are told.
+
+    Read at any time: `state`, `since` when it began (0 as long as it never turned), `counts`, `snapshot`.
     """
 
     def __init__(
@@ -132,35 +85,42 @@ class Breaker(Gate[int]):
         *,
         name: str = "",
         target: str = "",
+        key: str = "",
         dice: Dice | None = None,
         observers: Observers | None = None,
     ) -> None:
         self.name = name
         self.target = target
+        self.key = key
         self.state: State = CLOSED
-        self.since = 0.0  # when the state began; 0 as long as it never turned
-        self.observers = observers or Observers()
+        self.since = 0.0
         self._dice = dice or clock.dice()
         self._lock = threading.Lock()
         self._rule = rule
-        self._window = Rolling(2, seconds=rule.window, buckets=rule.buckets)
+        self._evidence = Evidence(rule)
+        self._window = self._evidence.window
         self._serial = 1  # numbers eras and probes alike, so that no ticket is ever used twice
         self._era = 1
         self._admits = True
-        self._calm = 1  # the era whose successes need no lock: they cannot open the breaker
-        self._succeeded = 0
-        self._failed = 0
-        self._ignored = 0
-        self._rejected = 0
-        self._probing: dict[int, float] = {}  # probe -> when its lease ends
-        self._well = 0
-        self._badly = 0
-        self._until = 0.0  # while open: when the first probe may go
-        self._asked = 0.0  # the latest time that the callee's Retry-After named
-        self._trips = 0
-        self._closed_at = -math.inf
-        self._said: Mapping[str, Fact] = {}  # what every refusal repeats of how its state began
-        self._news: deque[tuple[State, float, Mapping[str, Fact]]] = deque()
+        self._ramping = False
+        self._calm = _NOBODY  # the era whose successes need no lock: they cannot open the breaker
+        self._brisk = _NOBODY  # the same where slow calls count: its quick successes
+        self._slow = 0.0  # seconds that a quick one takes at most
+        self._tally = Tally()
+        self._refused = self._tally.rejected.tick
+        self._warned = False  # of this era's refusals in shadow
+        self._probes = Probes()
+        self._shut = -math.inf  # until then all are refused without a look at anything else
+        self._absence = Absence(self._dice)
+        self._who = " at ".join(part for part in (name or target, key) if part)
+        self._said: Mapping[str, Fact] = {"state": CLOSED.value, "reason": "", "era": 1}  # why the state began
+        self._news = News(observers or Observers(), name=name, target=target)
+        self._relax(self._era)
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told when it turns."""
+        return self._news.observers
 
     @property
     def rule(self) -> BreakerRule:
@@ -170,56 +130,85 @@ class Breaker(Gate[int]):
     @rule.setter
     def rule(self, rule: BreakerRule) -> None:
         with self._lock:
-            if (rule.window, rule.buckets) != (self._rule.window, self._rule.buckets):
-                self._window.reshape(seconds=rule.window, buckets=rule.buckets)
             self._rule = rule
-            self._calm = 0  # the next one to settle looks at the window with the new rule
+            self._evidence.govern(rule)
+            self._window = self._evidence.window
+            self._relax(_NOBODY)  # the next one to settle looks at the window with the new rule
+            self._bar()
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Calls by outcome since the start: success, failure, ignored, rejected."""
+        """Calls since the start: success, failure, slow (of both), ignored, rejected, would_reject (in shadow)."""
         with self._lock:
-            return MappingProxyType(
-                {
-                    "success": self._succeeded + self._window.ticked(),
-                    "failure": self._failed,
-                    "ignored": self._ignored,
-                    "rejected": self._rejected,
-                }
-            )
+            return self._tally.counts(self._evidence.ticked + self._window.ticked())
 
     def failure_rate(self, now: float) -> float:
         """Return the share of failures in the window, 0 to 1; 0 when it is empty."""
         with self._lock:
             self._window.roll(now)
-            well, badly = self._window.totals
+            well, badly, _ = self._window.totals
         return badly / (well + badly) if well + badly else 0.0
 
-    def force(self, state: State, *, now: float) -> None:
-        """Take the breaker in hand: FORCED_OPEN, FORCED_CLOSED, DISABLED; CLOSED lets it decide again.
+    def snapshot(self, now: float) -> Mapping[str, Fact]:
+        """Return all that it knows, for a console: the state and why, the window, the probes, when it lets in again.
 
-        Raises `RuleError` for the states that it reaches only by itself.
+        `share` is what part of the calls is let in now; `retry_after` is None where there is nothing to wait for.
         """
-        if state not in _BY_HAND:
+        with self._lock:
+            let_in: dict[str, Fact] = {
+                "share": self._share(now),
+                "retry_after": self._left(now),
+                "probes_out": len(self._probes.out),
+            }
+            about: dict[str, Fact] = {"key": self.key, "shadow": self._rule.shadow, "since": self.since}
+            return MappingProxyType({**self._said, **about, **self._evidence.view(now), **let_in})
+
+    def ready(self, now: float) -> bool:
+        """Say, without taking a place, whether a call may be let in now: for whoever chooses an instance."""
+        if self._admits or self._ramping or self._rule.shadow:
+            return self.state is not FORCED_OPEN
+        if self.state is OPEN:
+            return now >= self._absence.until
+        if self.state is HALF_OPEN:
+            with self._lock:
+                end = self._probes.next_end()
+                return self._probes.room(self._rule) or (end is not None and end <= now)
+        return False
+
+    def force(self, state: State, *, now: float) -> None:
+        """Take the breaker in hand: FORCED_OPEN, FORCED_CLOSED, DISABLED; CLOSED lets it decide again, from nothing.
+
+        A hand is no trial: FORCED_OPEN refuses in shadow too. Raises `RuleError` for the states that it reaches only by
+        itself.
+        """
+        if state not in BY_HAND_TO:
             raise RuleError.at("state", state, "FORCED_OPEN, FORCED_CLOSED, DISABLED, or CLOSED to let it decide again")
         with self._lock:
-            self._turn(state, now, "by_hand")
-        self._report()
+            self._turn(BY_HAND, now, hand=state)
+        self._news.tell()
 
     def admit(self, call: Call, now: float) -> int:
         """Let the call in, at once while closed; as a probe when the time has come."""
         era = self._era  # read before the door, so that it is never too young
         if self._admits:
             return era
+        shut = self._shut
+        if now < shut:
+            self._refused()
+            raise refusal(self._who or call.target, "open", shut - now, self._said)
         with self._lock:
             ticket = self._knock(call, now)
             if ticket is None:
-                self._rejected += 1
-                refusal = self._refusal(call, now)
+                if not self._rule.shadow or self.state is FORCED_OPEN:
+                    self._refused()
+                    why = self._why(now)
+                else:
+                    ticket = self._pass(now)
         if self._news:
-            self._report()
+            self._news.tell()
         if ticket is None:
-            raise refusal
+            left, share, facts = why
+            raise refusal(self._who or call.target, str(facts["state"]), left, facts, share=share)
         return ticket
 
     def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
@@ -227,123 +216,151 @@ class Breaker(Gate[int]):
         if ticket == self._calm and outcome.verdict is OK and now < self._window.edge:
             self._window.tick()
             return
+        if (
+            ticket == self._brisk
+            and outcome.verdict is OK
+            and outcome.seconds <= self._slow
+            and now < self._window.edge
+        ):
+            self._window.tick()
+            return
         with self._lock:
             if outcome.verdict is IGNORED:
-                self._probing.pop(ticket, None)
-                self._ignored += 1
-            elif ticket == self._era and self.state in _COUNTS:
+                self._probes.give_back(ticket)
+                self._tally.ignored += 1
+            elif ticket == self._era and self.state in COUNTS:
                 self._learn(outcome, now)
-            elif self._probing.pop(ticket, None) is not None:
+            elif self._probes.give_back(ticket):
                 self._learn_probe(outcome, now)
             else:
-                self._ignored += 1
+                self._tally.ignored += 1
         if self._news:
-            self._report()
+            self._news.tell()
 
     def _knock(self, call: Call, now: float) -> int | None:
         """Let in what may go in when the door was not simply open; with the lock held, as all below."""
-        if self.state is OPEN and now >= self._until:
-            self._turn(HALF_OPEN, now, "waited")
+        if self.state is OPEN and now >= self._absence.until:
+            self._turn("waited", now)
         if self.state is HALF_OPEN:
-            for probe in [probe for probe, end in self._probing.items() if end <= now]:
-                del self._probing[probe]
-                self._badly += 1
-                self._failed += 1
-            self._decide(now, "probe_hung")
+            hung = self._probes.expire(now)
+            self._tally.failure += hung
+            self._decide(now, "probe_hung" if hung else "probes_failed")  # a new rule may decide it too
         if self.state is HALF_OPEN:
-            if self._well + self._badly + len(self._probing) >= self._rule.probes:
+            if not self._probes.room(self._rule):
                 return None
             end = now + self._rule.probe_lease
-            self._probing[self._next()] = end if call.deadline is None else min(end, call.deadline)
+            self._probes.lease(self._next(), end if call.deadline is None else min(end, call.deadline))
             return self._serial
+        if self._ramping:
+            part = self._share(now)
+            if part >= 1:
+                self._admits, self._ramping = True, False
+            elif self._dice.random() >= part:
+                return None
+            return self._era
         return self._era if self._admits else None
 
+    def _pass(self, now: float) -> int:
+        """Let in what would be refused but for the shadow."""
+        self._tally.would_reject += 1
+        if not self._warned:
+            self._warned = True
+            left, _, facts = self._why(now)
+            self._news.add("shadow.breaker", now, {**facts, "retry_after": left})
+        return _PASSED
+
     def _learn(self, outcome: Outcome, now: float) -> None:
-        self._count(outcome, now)
-        if outcome.verdict is TRANSIENT:
-            self._window.add(_BADLY, now)
+        criterion = self._evidence.learn(outcome.verdict is TRANSIENT, self._count(outcome, now), now)
+        if criterion is not None and self.state is CLOSED:
+            well, badly, slow = self._window.totals
+            facts = {"calls": well + badly, "failures": badly, "slow": slow, "in_a_row": self._evidence.run}
+            self._turn(criterion, now, facts)
         else:
-            self._window.add(_WELL, now)
-        rule = self._rule
-        well, badly = self._window.totals
-        calls = well + badly
-        if self.state is CLOSED and calls >= rule.minimum_calls and badly >= rule.failure_rate * calls - _EXACT:
-            self._turn(OPEN, now, "failure_rate", calls=calls, failures=badly)
-        # One success more can open it only by filling the window up to the minimum of calls.
-        self._calm = self._era if self._admits and (not badly or calls >= rule.minimum_calls) else 0
+            self._relax(self._era if self._evidence.calm else _NOBODY)
 
     def _learn_probe(self, outcome: Outcome, now: float) -> None:
-        self._count(outcome, now)
-        if outcome.verdict is TRANSIENT:
-            self._badly += 1
-        else:
-            self._well += 1
+        slow = self._count(outcome, now)
+        self._probes.answer(failed=outcome.verdict is TRANSIENT, slow=slow)
         self._decide(now, "probes_failed")
 
-    def _count(self, outcome: Outcome, now: float) -> None:
+    def _count(self, outcome: Outcome, now: float) -> bool:
+        """Count how a call ended; say whether it was slow."""
+        tally = self._tally
         if outcome.verdict is TRANSIENT:
-            self._failed += 1
-            if outcome.retry_after is not None:
-                self._asked = max(self._asked, now + min(outcome.retry_after, self._rule.retry_after_cap))
+            tally.failure += 1
+            self._absence.asked(self._rule, now, outcome.retry_after)
         else:
-            self._succeeded += 1
+            tally.success += 1
+        slow = 0 < self._rule.slow_seconds < outcome.seconds
+        tally.slow += slow
+        return slow
 
-    def _decide(self, now: float, reason: str) -> None:
-        """Close or open as soon as the probes still to come could not change it: the rate decides, as when closed."""
-        rule = self._rule
-        enough = max(1, math.ceil(rule.failure_rate * rule.probes - _EXACT))
-        if self._badly >= enough:
-            self._turn(OPEN, now, reason, calls=self._well + self._badly, failures=self._badly)
-        elif self._well > rule.probes - enough:
-            self._turn(CLOSED, now, "probes_passed", calls=self._well + self._badly, failures=self._badly)
+    def _decide(self, now: float, failed: str) -> None:
+        reason = self._probes.decide(self._rule)
+        if reason is not None:
+            self._turn(failed if reason == "probes_failed" else reason, now, self._probes.facts())
 
-    def _turn(self, state: State, now: float, reason: str, **facts: Fact) -> None:
+    def _turn(self, reason: str, now: float, numbers: Mapping[str, Fact] = _NONE, hand: State | None = None) -> None:
         before, rule = self.state, self._rule
-        self._admits = False  # the door shuts first and opens last, so that nobody gets in on the wrong era
+        state = AFTER[before, reason] if hand is None else hand
+        self._admits = self._ramping = False  # the door shuts first and opens last: nobody gets in on the wrong era
         self._era = self._next()
-        self._calm = 0
-        self.state, self.since = state, now
-        self._probing.clear()
-        self._well = self._badly = 0
+        self._relax(_NOBODY)
+        self.state, self.since, self._warned = state, now, False
+        self._probes.clear()
         if state is OPEN:
-            if before is CLOSED and now - self._closed_at >= rule.window:
-                self._trips = 0
-            top = ceiling(rule.open_seconds, rule.open_growth, rule.open_cap, self._trips)
-            self._until = max(now + top * (0.5 + 0.5 * self._dice.random()), self._asked)
-            self._trips += 1
-            facts["seconds"] = self._until - now
-        elif state in _ADMITS:
-            self._window.clear()
-            self._closed_at = now
-            self._calm = self._era if state in _COUNTS else 0
-            self._admits = True
-        told = {"reason": reason, "era": self._era, **facts}
+            self._absence.began(rule, now, again=before is not CLOSED)
+        elif state in ADMITS:
+            self._evidence.clear()
+            self._absence.over(now)
+            self._relax(self._era if state in COUNTS else _NOBODY)
+            self._ramping = before is HALF_OPEN and hand is None and rule.ramp_seconds > 0
+            self._admits = not self._ramping
+        told: dict[str, Fact] = {"reason": reason, "era": self._era, **numbers}
+        if state is OPEN:
+            told["seconds"] = self._absence.until - now
+        if self.key:
+            told["key"] = self.key
         self._said = {"state": state.value, **told}
-        self._news.append((state, now, {"before": before.value, "after": state.value, **told}))
+        if rule.shadow:
+            told["shadow"] = True
+        kind = "breaker.opened" if state is OPEN else f"breaker.{state.value}"
+        self._news.add(kind, now, {"before": before.value, "after": state.value, **told})
+        self._bar()
+
+    def _relax(self, era: int) -> None:
+        """Let the quick successes of an era go without the lock."""
+        slow = self._rule.slow_seconds
+        self._calm = self._brisk = _NOBODY
+        if slow:
+            self._slow, self._brisk = slow, era
+        else:
+            self._calm = era
+
+    def _bar(self) -> None:
+        """Refuse all at once for as long as nobody can be let in."""
+        self._shut = self._absence.until if self.state is OPEN and not self._rule.shadow else -math.inf
 
     def _next(self) -> int:
         self._serial += 1
         return self._serial
 
-    def _refusal(self, call: Call, now: float) -> BreakerOpen:
-        left: float | None = None
-        if self.state is OPEN:
-            left = self._until - now
-        elif self._probing:
-            left = max(0.0, min(min(self._probing.values()) - now, self._rule.open_seconds))
-        again = "" if left is None else f", try again in {left:.3f} s"
-        return BreakerOpen(
-            f"{self.name or self.target or call.target}: breaker {self._said['state']}{again}",
-            retry_after=left,
-            **self._said,
-        )
+    def _share(self, now: float) -> float:
+        """Return what part of the calls is let in, probes apart."""
+        return share_at(self._rule, now - self.since) if self._ramping else float(self._admits)
 
-    def _report(self) -> None:
-        """Tell what turned, with no lock held; whoever comes first tells it."""
-        while self._news:
-            try:
-                state, at, facts = self._news.popleft()
-            except IndexError:  # another thread told it
-                return
-            kind = "breaker.opened" if state is OPEN else f"breaker.{state.value}"
-            self.observers.tell(kind, self.name, self.target, at, **facts)
+    def _left(self, now: float) -> float | None:
+        """Return the seconds until it lets in again, as far as it knows."""
+        if self.state is OPEN:
+            return max(0.0, self._absence.until - now)
+        if self._ramping:
+            return max(0.0, self.since + self._rule.ramp_seconds - now)
+        end = self._probes.next_end()
+        return None if end is None else max(0.0, min(end - now, self._rule.open_seconds))
+
+    def _why(self, now: float) -> tuple[float | None, float, Mapping[str, Fact]]:
+        """Return the seconds to wait, the share let in, and the numbers, for a refusal."""
+        if not self._ramping:
+            return self._left(now), 0.0, self._said
+        share = self._share(now)
+        return self._left(now), share, {**self._said, "reason": "ramp_up", "share": share}

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from contextlib import suppress
 
 from msgov.call import Call, Outcome
 from msgov.errors import BulkheadFull, Rejected
 from msgov.policy import Gate, Waiting
+from msgov.resilience._line import Line, LineRule
 from msgov.rule import field, rule
 
 
 @rule
-class BulkheadRule:
+class BulkheadRule(LineRule):
     """How many at once, and how many may wait for how long."""
 
     limit: int = field(
@@ -23,16 +22,6 @@ class BulkheadRule:
         unit="calls",
         why="64 in flight of 50 ms each are 1,280 a second: more than one Python process serves (Little's law)",
     )
-    queue: int = field(
-        default=0,
-        ge=0,
-        le=100_000,
-        unit="calls",
-        why="waiting is asked for, not found out: by default the next one is refused",
-    )
-    max_wait: float = field(
-        default=0.1, gt=0, le=600, unit="s", why="a queue absorbs a burst; waiting longer only makes answers late"
-    )
 
 
 _DEFAULT = BulkheadRule()
@@ -40,10 +29,12 @@ _PERMIT = 1
 
 
 class Bulkhead(Gate[int]):
-    """Let at most `limit` calls be in flight; let `queue` more wait, first come first served, at most `max_wait`.
+    """Let at most `limit` calls be in flight; let `queue` more wait, at most `max_wait` each.
 
-    Nobody waits past the call's deadline. Raises `BulkheadFull` at the door, or when the wait was in vain. The permit
-    of a call is free again when it is settled: a stream's when the stream ends. Put one that waits before the breaker.
+    The line is first come, first served. Once it has not been empty for `max_wait` it absorbs no burst: newcomers wait
+    at most `target`, and the newest is served first (CoDel and adaptive LIFO, as in "Fail at Scale"). Nobody waits past
+    the call's deadline. Raises `BulkheadFull` at the door, or when the wait was in vain. The permit of a call is free
+    again when it is settled: a stream's when the stream ends. Put one that waits before the breaker.
 
     Read at any time: `inflight`, `depth` of the line, `limit`; counters `queued` and `rejected`.
     """
@@ -57,7 +48,7 @@ class Bulkhead(Gate[int]):
         self._rule = rule
         self._limit = rule.limit
         self._lock = threading.Lock()
-        self._line: deque[Waiting[int]] = deque()
+        self._line: Line[int] = Line(rule)
 
     @property
     def rule(self) -> BulkheadRule:
@@ -69,6 +60,7 @@ class Bulkhead(Gate[int]):
         with self._lock:
             self._rule = rule
             self._limit = rule.limit
+            self._line.set(rule)
             woken = self._grant(None)
         for waiting in woken:
             waiting.rouse()
@@ -85,28 +77,23 @@ class Bulkhead(Gate[int]):
 
     def admit(self, call: Call, now: float) -> int | Waiting[int]:
         """Hand out a permit, or a place in the line; raise `BulkheadFull` when both are taken."""
-        with self._lock:
+        with self._lock:  # not by acquire and release: an interrupt between the two would leave it locked for ever
             if self.inflight < self._limit:  # then nobody is in line: every free permit went down it
                 self.inflight += 1
                 return _PERMIT
-            rule = self._rule
-            until = now + rule.max_wait
-            if call.deadline is not None and call.deadline < until:
-                until = call.deadline
-            if len(self._line) < rule.queue and until > now:
-                waiting: Waiting[int] = Waiting(since=now, until=until)
-                self._line.append(waiting)
+            place = self._line.join(call, now)
+            if place is not None:
                 self.queued += 1
-                return waiting
+                return place
             self.rejected += 1
             inflight, depth = self.inflight, len(self._line)
         raise self._full(f"{self.name or call.target}: {inflight} in flight, {depth} in line", inflight, depth)
 
     def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
-        """Take the permit back and hand it to the first in line."""
+        """Take the permit back and hand it to whose turn it is."""
         with self._lock:
             self.inflight -= 1
-            if not self._line:
+            if not self._line.places:
                 return
             woken = self._grant(now)
         for waiting in woken:
@@ -116,8 +103,7 @@ class Bulkhead(Gate[int]):
         """Leave the line: None, or the permit that was granted at that very moment."""
         with self._lock:
             if waiting.ticket is None:
-                with suppress(ValueError):  # passed over: its time was up
-                    self._line.remove(waiting)
+                self._line.leave(waiting)
             return waiting.ticket
 
     def late(self, waiting: Waiting[int], now: float) -> Rejected:
@@ -134,12 +120,13 @@ class Bulkhead(Gate[int]):
         return BulkheadFull(message, inflight=inflight, limit=self._limit, depth=depth, queue=self._rule.queue)
 
     def _grant(self, now: float | None) -> list[Waiting[int]]:
-        """Hand free permits down the line, passing over those whose time is up; call with the lock held."""
+        """Hand free permits down the line; call with the lock held."""
         woken: list[Waiting[int]] = []
-        while self._line and self.inflight < self._limit:
-            first = self._line.popleft()
-            if now is None or now <= first.until:
-                self.inflight += 1
-                first.resolve(ticket=_PERMIT)
-                woken.append(first)
+        while self.inflight < self._limit:
+            waiting = self._line.next(now)
+            if waiting is None:
+                break
+            self.inflight += 1
+            waiting.resolve(ticket=_PERMIT)
+            woken.append(waiting)
         return woken

@@ -18,7 +18,9 @@ from msgov.call import Call
 from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Pipeline, Policy
-from msgov.policy import Classify, Substitute, classify
+from msgov.policy import Around, Classify, Substitute, classify
+from msgov.resilience.cache import Cache
+from msgov.resilience.coalesce import Coalesce
 from msgov.resilience.fallback import Fallback
 
 P = ParamSpec("P")
@@ -53,7 +55,7 @@ def policies(
 
     Works on async functions, plain functions, async generators and generators; a generator holds what it was admitted
     by until it ends, breaks or is closed, and is retried only before its first item. The call that policies see has
-    `request = (args, kwargs)`, the deadline, allowance and key of the scope it is made in, and:
+    `request = (args, kwargs)`, the deadline, allowance, criticality and key of the scope it is made in, and:
 
     - `name`: its target, by default the function's own qualified name;
     - `idempotent`: whether trying again does no harm. True, since a retry in `chain` says that it may be tried again;
@@ -64,13 +66,14 @@ def policies(
     called inside inherits it.
 
     Raises `RuleError` at decoration for what could only fail later: a class, a descriptor (put `@policies` beneath
-    `@staticmethod` or `@classmethod`), a fallback on a generator, an async answer on a plain function, two retries.
+    `@staticmethod` or `@classmethod`), a fallback, cache or coalescing on a generator, these two on a function that is
+    not idempotent, an async answer on a plain function, two retries.
     """
     pipeline = Pipeline(chain, classify=classify)
 
     def govern(function: Callable[..., object]) -> Callable[..., object]:
         colour = _colour(function)
-        _check(pipeline, colour, function)
+        _check(pipeline, colour, idempotent)
         target = name or str(getattr(function, "__qualname__", type(function).__name__))
 
         def call(args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
@@ -82,6 +85,7 @@ def policies(
                 idempotent=idempotent,
                 key=around.key if key is None else key(*args, **kwargs),
                 attempts_left=around.attempts_left,
+                criticality=around.criticality,
             )
             made.trace = around.trace
             return made
@@ -168,13 +172,18 @@ def _colour(function: object) -> str:
     return "a plain function"
 
 
-def _check(pipeline: Pipeline, colour: str, function: object) -> None:
+def _check(pipeline: Pipeline, colour: str, idempotent: bool) -> None:
+    """Refuse what could only fail later."""
     for at, policy in enumerate(pipeline.policies):
-        if not isinstance(policy, Substitute):
-            continue
+        where = f"policies[{at}]"
         if colour.endswith("generator"):
-            raise RuleError.at(
-                f"policies[{at}]", policy, f"nothing that answers for {colour}: its items are its answer"
-            )
+            if isinstance(policy, Substitute):
+                raise RuleError.at(where, policy, f"nothing that answers for {colour}: its items are its answer")
+            if isinstance(policy, Around):
+                raise RuleError.at(where, policy, f"nothing that shares the reply of {colour}: its items come once")
         if colour == "a plain function" and isinstance(policy, Fallback) and policy.waits:
-            raise RuleError.at(f"policies[{at}]", policy, "a plain answer: a plain function cannot await")
+            raise RuleError.at(where, policy, "a plain answer: a plain function cannot await")
+        if not idempotent and isinstance(policy, Cache | Coalesce):
+            raise RuleError.at(
+                where, policy, "nothing that spares a call: idempotent=False says that each must be made"
+            )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
 
 from msgov import clock
-from msgov.backoff import full_jitter
-from msgov.call import NO, TRANSIENT, Call, Outcome
+from msgov.backoff import Jitter, decorrelated_jitter, equal_jitter, full_jitter
+from msgov.call import TRANSIENT, Call, Outcome
 from msgov.clock import Dice
-from msgov.errors import BreakerOpen, Rejected
+from msgov.errors import Problem, Rejected
 from msgov.policy import Plan
-from msgov.resilience.budget import Budget
+from msgov.resilience.again import Purse, obstacle
 from msgov.rule import field, rule
+
+JITTERS: Final[Mapping[str, Jitter]] = {
+    "full": full_jitter,
+    "equal": equal_jitter,
+    "decorrelated": decorrelated_jitter,
+}
 
 
 @rule
@@ -36,6 +44,10 @@ class RetryRule:
         why="ceiling of the first wait when the callee says that it is overloaded (botocore)",
     )
     factor: float = field(default=2.0, ge=1, le=10, why="each wait may be twice the last")
+    jitter: Literal["full", "equal", "decorrelated"] = field(
+        default="full",
+        why="from zero to the ceiling (AWS, 2015); equal: from its upper half; decorrelated: Polly's smooth curve",
+    )
     cap: float = field(
         default=20.0, gt=0, le=600, unit="s", why="no wait is longer, save what the callee asks for (botocore)"
     )
@@ -54,6 +66,11 @@ class RetryRule:
         why="an attempt with less time than this before the deadline cannot finish",
     )
 
+    def lint(self) -> Iterable[Problem]:
+        """Check what no single field can see."""
+        if self.jitter == "decorrelated" and self.factor < 1.5:
+            yield Problem("factor", self.factor, "at least 1.5 with decorrelated jitter: its waits grow by it alone")
+
 
 _DEFAULT = RetryRule()
 SUPPRESSED = ("attempts", "allowance", "breaker", "budget", "deadline", "not_idempotent", "pushback", "rejected")
@@ -63,7 +80,7 @@ class Retry(Plan):
     """The seam of a pipeline: what stands before it acts once per call, what stands after it per attempt.
 
     Another attempt starts when the failure was TRANSIENT, and a second execution does no harm (`call.idempotent`) or
-    the first never happened (`outcome.sent` is NO). The wait is drawn evenly from zero to an exponential ceiling; a
+    the first never happened (`outcome.sent` is NO). The wait is drawn from zero to an exponential ceiling; a
     `retry_after` of the callee makes it longer, a negative one ends it, and so does one that the deadline has no room
     for. Our own rejections are not retried: the same gate would refuse again. The one exception is an open breaker of
     an instance: nothing was sent, so another instance is tried at once.
@@ -76,7 +93,7 @@ class Retry(Plan):
         self,
         rule: RetryRule = _DEFAULT,
         *,
-        budget: Budget | None = None,
+        budget: Purse | None = None,
         name: str = "",
         target: str = "",
         dice: Dice | None = None,
@@ -102,7 +119,7 @@ class Retry(Plan):
             return None
         rule = self.rule
         delay = 0.0 if rejected else self._wait(rule, tries, outcome)
-        why = _obstacle(rule, call, tries, outcome, now + delay)
+        why = obstacle(call, tries, outcome, attempts=rule.attempts, starts=now + delay, minimum=rule.minimum)
         if why is None and budget is not None and not budget.withdraw(now):
             why = "budget"
         with self._lock:
@@ -116,26 +133,6 @@ class Retry(Plan):
 
     def _wait(self, rule: RetryRule, tries: int, outcome: Outcome) -> float:
         base = rule.overloaded_base if outcome.overloaded else rule.base
-        own = full_jitter(base, rule.factor, rule.cap, tries - 1, self._dice)
+        own = JITTERS[rule.jitter](base, rule.factor, rule.cap, tries - 1, self._dice)
         asked = outcome.retry_after
         return own if asked is None else max(own, min(asked, own + rule.patience))
-
-
-def _obstacle(rule: RetryRule, call: Call, tries: int, outcome: Outcome, starts: float) -> str | None:
-    """Say why no other attempt may start, None when it may."""
-    if isinstance(outcome.error, Rejected):
-        if not isinstance(outcome.error, BreakerOpen):
-            return "rejected"
-        if call.instance is None:
-            return "breaker"
-    elif outcome.retry_after is not None and outcome.retry_after < 0:
-        return "pushback"
-    elif not call.idempotent and outcome.sent is not NO:
-        return "not_idempotent"
-    if tries >= rule.attempts:
-        return "attempts"
-    if call.attempts_left is not None and call.attempts_left <= 0:
-        return "allowance"
-    if call.deadline is not None and starts + rule.minimum >= call.deadline:
-        return "deadline"
-    return None

@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from msgov import aio
+from msgov import aio, friendly
 from msgov import scope as scopes
 from msgov.call import IGNORED, TRANSIENT, Call, Outcome
 from msgov.errors import DeadlineExceeded, MsgovError
 from msgov.pipeline import Pipeline, Policy
-from msgov.policy import AsyncHandler, classify
-from msgov.transport import friendly
+from msgov.policy import AsyncHandler, Gate, classify
+from msgov.resilience.standing import Announced, Metered, Standing
 from msgov.transport.exchange import BodyRefused, Exchange, Replied
 from msgov.transport.incoming import HttpEdge, received
 from msgov.transport.limits import App, Limits, Receive, Scope, Send, oversized, wrong
@@ -113,7 +113,12 @@ class Middleware:
         if oversized(scope, edge.limits):
             await socket.deny(Refusal("headers_too_large"))
             return
-        around = scopes.Scope(trace=around.trace, attempts_left=around.attempts_left, key=call.key)
+        around = scopes.Scope(
+            trace=around.trace,
+            attempts_left=around.attempts_left,
+            key=call.key,
+            criticality=around.criticality,
+        )
         call.deadline = None
         token = scopes.current.set(around)
         try:
@@ -138,22 +143,43 @@ class Middleware:
         if handler is None:
             if len(self._handlers) >= _SHAPES:
                 self._handlers.clear()
-            handler = aio.govern(Pipeline(policies, classify=judge), self._run, clock=self.edge.clock)
-            self._handlers[policies] = handler
+            steps = tuple(_announced(policy) for policy in policies) if self.edge.standing else policies
+            pipeline = Pipeline(steps, classify=judge)
+            # The exchange watches the deadline itself; a layer, a second attempt or a substitute needs the driver's.
+            alone = all(isinstance(policy, Gate) for policy in policies)
+            run = self._run if alone else self._run_anywhere
+            handler = self._handlers[policies] = aio.govern(pipeline, run, clock=self.edge.clock, native=alone)
         return handler
+
+    async def _run_anywhere(self, call: Call) -> object:
+        """Run the application in whatever task a layer has made for it."""
+        if isinstance(call.context, Exchange):
+            call.context.here()
+        return await self._run(call)
 
     async def _run(self, call: Call) -> object:
         """Run the application; name the call by its route, whatever came of it."""
         under: Exchange | Socket = call.context  # type: ignore[assignment]  # set by both entrances above
-        around = scopes.current.get()
-        if call.trace is not around.trace and call.trace is not None:
-            scopes.current.set(around.having(trace=call.trace))
+        around, deadline = scopes.current.get(), call.deadline
+        if deadline is not None and around.deadline is not None and around.deadline < deadline:
+            around.deadline = deadline  # spent, and a policy let it in all the same: what it calls has that time too
+        scopes.current.set(around.by(deadline, call.trace))  # the middleware sets it back
         try:
             await under.run(self.app)
         finally:
             call.method = f"{call.method.partition(' ')[0]} {self._routes.name(under.scope)}"
         call.status = str(under.status)
         return under
+
+
+def _announced(policy: Policy) -> Policy:
+    """Let a limiter tell its caller where it stands."""
+    return Announced(policy, _stand) if isinstance(policy, Metered) else policy
+
+
+def _stand(call: Call, standings: Sequence[Standing]) -> None:
+    if isinstance(call.context, Exchange):  # a WebSocket's handshake has no headers of ours
+        call.context.standings += tuple(standings)
 
 
 def judge(call: Call, error: BaseException) -> Outcome:

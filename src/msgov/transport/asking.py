@@ -56,25 +56,35 @@ class Refused(CallFailed):
 
 
 class Asked:
-    """A request under way: `reply` is the last one that came, `replayable` whether its body can be sent again."""
+    """A request under way: `replies` are those not read yet, `replayable` says whether its body can be sent again.
 
-    __slots__ = ("replayable", "reply", "request")
+    Attempts may run beside each other (a hedge), so there may be several replies, of which one is the caller's.
+    """
+
+    __slots__ = ("replayable", "replies", "request")
 
     def __init__(self, request: Any) -> None:
         self.request = request
         self.replayable = _loaded(request)
-        self.reply: Any = None
+        self.replies: list[Any] = []
 
     def checked(self, reply: object) -> object:
         """Return a reply that may be a substitute's; raises `RuleError` for what no client could hand out."""
-        if reply is not self.reply and not hasattr(reply, "status_code"):
+        if not hasattr(reply, "status_code"):
             raise RuleError.at("fallback", reply, "a Response, for that is what an HTTP client hands out")
         return reply
 
-    def taken(self) -> Any:
-        """Return the reply that nobody will read, None where there is none."""
-        reply, self.reply = self.reply, None
-        return reply
+    def unread(self, kept: object = None) -> list[Any]:
+        """Give out the replies that nobody will read: all but the one that is `kept`."""
+        replies, self.replies = self.replies, []
+        return [reply for reply in replies if reply is not kept]
+
+    def refused(self) -> list[Any]:
+        """Give out the replies of attempts that are over: their connections are wanted by the next one."""
+        over = [reply for reply in self.replies if reply.status_code >= 400]
+        if over:
+            self.replies = [reply for reply in self.replies if reply.status_code < 400]
+        return over
 
 
 def judge(call: Call, error: BaseException) -> Outcome:
@@ -115,6 +125,7 @@ class Governed(Generic[H]):
             idempotent=asked.replayable and (verb in IDEMPOTENT or wire.IDEMPOTENCY_KEY in request.headers),
             key=around.key,
             attempts_left=around.attempts_left,
+            criticality=around.criticality,
         )
         call.trace = around.trace
         call.context = asked

@@ -14,7 +14,9 @@ from typing import Final
 from msgov.call import IGNORED, Call
 from msgov.clock import Clock
 from msgov.errors import CallFailed, DeadlineExceeded, DeadlineSpent, MsgovError
+from msgov.resilience.standing import Standing
 from msgov.scope import Trace
+from msgov.transport import ratelimit
 from msgov.transport.limits import App, Limits, Message, Receive, Scope, Send
 from msgov.transport.problem import outcome, traced
 from msgov.transport.rounds import TICK, Round
@@ -61,6 +63,7 @@ class Exchange:
 
     began = started = complete = gone = False
     status = 0
+    standings: tuple[Standing, ...] = ()  # what limiters left of their caller's limits
     _read = 0  # bytes of the body
     _whole = False  # all of the body has been read
     _starved = False  # the application was cancelled while it waited for more of it
@@ -99,9 +102,10 @@ class Exchange:
         self._span = around
         self._told = told  # the deadline is the caller's own
         self._since = clock()
-        self._here()
+        self.here()
 
-    def _here(self) -> None:
+    def here(self) -> None:
+        """Take the current task for the one that serves the request."""
         task = asyncio.current_task(self._round.loop)  # on 3.11 to look for the loop costs twice as much
         assert task is not None  # noqa: S101  a coroutine is awaited in a task
         self._task = task
@@ -135,7 +139,6 @@ class Exchange:
         if deadline is not None and self._clock() >= deadline:
             raise DeadlineSpent("no time is left for the request")
         self.began = True
-        self._here()  # a layer may have given the application a task of its own
         try:
             if self._span is None or call.trace.__class__ is Trace:  # no span to make current
                 await app(self.scope, self.receive, self.send)
@@ -242,6 +245,8 @@ class Exchange:
             trace = self._call.trace
             if trace is not None:
                 message = {**message, "headers": [*self._headers, *traced(trace)]}
+            if self.standings:
+                message = {**message, "headers": [*message.get("headers", ()), *ratelimit.headers(self.standings)]}
             if self.status >= 500:
                 self._held = [message]
                 return

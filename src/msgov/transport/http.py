@@ -42,13 +42,11 @@ class AsyncTransport(Governed[AsyncHandler]):
         try:
             reply = asked.checked(await handler(call))
         except Refused as refused:
-            return refused.response
+            reply = refused.response
         except BaseException:
-            await _aclose(asked.taken())
+            await _aclose(asked.unread())
             raise
-        unread = asked.taken()
-        if unread is not reply:
-            await _aclose(unread)
+        await _aclose(asked.unread(reply))
         return reply
 
     def _govern(self, pipeline: Pipeline) -> AsyncHandler:
@@ -59,8 +57,9 @@ class AsyncTransport(Governed[AsyncHandler]):
         asked = cast("Asked", call.context)
         call.status = ""
         request = self.attempt(call)
-        await _aclose(asked.taken())  # the reply of the attempt before: its connection is wanted now
-        response = asked.reply = await self.inner.handle_async_request(request)
+        await _aclose(asked.refused())
+        response = await self.inner.handle_async_request(request)
+        asked.replies.append(response)
         status = self.opened(call, response)
         if status is not None:
             stream, kind = response.stream, body(AsyncBody, response.stream)
@@ -102,8 +101,8 @@ class AsyncTransport(Governed[AsyncHandler]):
         await self.inner.__aexit__(*exc)
 
 
-async def _aclose(reply: Any) -> None:
-    if reply is not None:
+async def _aclose(replies: list[Any]) -> None:
+    for reply in replies:
         await reply.aclose()
 
 
@@ -123,13 +122,11 @@ class Transport(Governed[SyncHandler]):
         try:
             reply = asked.checked(handler(call))
         except Refused as refused:
-            return refused.response
+            reply = refused.response
         except BaseException:
-            _close(asked.taken())
+            _close(asked.unread())
             raise
-        unread = asked.taken()
-        if unread is not reply:
-            _close(unread)
+        _close(asked.unread(reply))
         return reply
 
     def _govern(self, pipeline: Pipeline) -> SyncHandler:
@@ -146,13 +143,14 @@ class Transport(Governed[SyncHandler]):
                 phase: left if given.get(phase) is None else min(left, given[phase])
                 for phase in ("connect", "read", "write", "pool")
             }
-        _close(asked.taken())  # as in the asyncio twin
+        _close(asked.refused())
         try:
-            response = asked.reply = self.inner.handle_request(request)
+            response = self.inner.handle_request(request)
         except Exception as error:
             if timed_out(call, error, self.edge.clock()):
                 raise late(call) from error
             raise
+        asked.replies.append(response)
         status = self.opened(call, response)
         if status is not None:
             stream, kind = response.stream, body(SyncBody, response.stream)
@@ -180,8 +178,8 @@ class Transport(Governed[SyncHandler]):
         self.inner.__exit__(*exc)
 
 
-def _close(reply: Any) -> None:
-    if reply is not None:
+def _close(replies: list[Any]) -> None:
+    for reply in replies:
         reply.close()
 
 

@@ -25,10 +25,11 @@ class HttpEdge:
     `policies` gives those of "VERB /path", the same tuple until their shape changes. A request without a deadline gets
     `default_deadline` seconds, 15 by default, and none once it replies with an event stream; a longer one than
     `longest_deadline`, 60 by default, is cut. `trusted` tells by its address which peer is believed: its attempt
-    allowance, and, with `hops` proxies in front, the X-Forwarded-For that they append to. Otherwise the peer of the
-    socket is whom a request is for; let no server rewrite it (uvicorn: `proxy_headers=False`). `around` is
-    entered round the application where the call has a span, in its own task: a tracer makes it current there. Raises
-    `RuleError`.
+    allowance, its criticality, and, with `hops` proxies in front, the X-Forwarded-For that they append to. Otherwise
+    the peer of the socket is whom a request is for; let no server rewrite it (uvicorn: `proxy_headers=False`).
+    `standing` tells each caller in `RateLimit` headers what the limiters among the policies leave it; a refusal does so
+    in any case. `around` is entered round the application where the call has a span, in its own task: a tracer makes it
+    current there. Raises `RuleError`.
     """
 
     service: str
@@ -38,6 +39,7 @@ class HttpEdge:
     limits: Limits = field(default_factory=Limits)
     trusted: Callable[[str], bool] = field(default=lambda peer: False)
     hops: int = 0
+    standing: bool = False
     around: Callable[[Call], AbstractContextManager[object]] | None = None
     clock: Clock = monotonic
 
@@ -61,7 +63,7 @@ def received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -
     key = _whom((_forwarded(scope, edge.hops) if trusted and edge.hops else "") or peer)
     deadline: float | None = None
     if _SAID.isdisjoint(raw):
-        around = scopes.Scope(deadline=now + edge.default_deadline, key=key)
+        around = scopes.Scope(now + edge.default_deadline, None, None, key)
     else:
         said = wire.incoming(headers, now, trusted=trusted)
         deadline = said.deadline
@@ -71,6 +73,7 @@ def received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -
             attempts_left=said.attempts_left,
             key=key,
             baggage=said.baggage,
+            criticality=said.criticality,
         )
     call = Call(
         edge.service,
@@ -79,9 +82,15 @@ def received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -
         key=key,
         metadata=headers,
         attempts_left=around.attempts_left,
+        criticality=around.criticality,
     )
     call.trace = around.trace
+    if not _ATTEMPTS.isdisjoint(raw):
+        call.attempt = wire.attempt(headers)
     return call, around, deadline is not None
+
+
+_ATTEMPTS = frozenset(name.encode() for name in (wire.ATTEMPT, wire.ENVOY_ATTEMPT, wire.GRPC_PREVIOUS))
 
 
 _SAID = frozenset(  # what `wire.incoming` reads: most requests from outside carry none of it
@@ -93,6 +102,7 @@ _SAID = frozenset(  # what `wire.incoming` reads: most requests from outside car
         wire.ENVOY_DEADLINE,
         wire.GRPC_TIMEOUT,
         wire.ATTEMPTS_LEFT,
+        wire.CRITICALITY,
     )
 )
 

@@ -60,6 +60,10 @@ class Headers(Mapping[str, str]):
         value = self.raw.get(name.encode("latin-1", "replace"))
         return default if value is None else value.decode("latin-1")
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a header came: without the error that a mapping's own look raises and catches."""
+        return isinstance(name, str) and name.encode("latin-1", "replace") in self.raw
+
     def __iter__(self) -> Iterator[str]:
         """Go through the names."""
         return (name.decode("latin-1") for name in self.raw)

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from types import MappingProxyType
 
-from msgov import wire
+from msgov import friendly, wire
 from msgov.call import NO, PERMANENT, TRANSIENT, YES, Outcome
 from msgov.clock import wall
-from msgov.errors import MsgovError, Rejected
+from msgov.errors import MsgovError, RateLimited, Rejected
 from msgov.scope import Trace
-from msgov.transport import friendly
+from msgov.transport import ratelimit
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,7 +28,7 @@ class Refusal:
 
     `retry_after` is in seconds, None when there is nothing to wait for; it is rounded up in the header, exact in the
     body. `sent` says that the application may have seen the request. `close` ends the connection with the answer, for
-    a request whose rest is not wanted.
+    a request whose rest is not wanted. `why` are the numbers that decided.
     """
 
     __slots__ = ("body", "headers", "reason", "status")
@@ -41,6 +42,7 @@ class Refusal:
         sent: bool = True,
         overloaded: bool = False,
         close: bool = False,
+        why: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         told = friendly.told(reason)
         self.reason = reason
@@ -52,6 +54,8 @@ class Refusal:
             "detail": told.text,
             "code": reason,
         }
+        if why:
+            facts["why"] = dict(why)
         self.headers: Headers = [
             (b"content-type", b"application/problem+json"),
             (wire.REASON.encode(), reason.encode("ascii", "replace")),
@@ -64,7 +68,7 @@ class Refusal:
             self.headers += traced(trace)
         if not sent:
             self.headers.append((wire.SENT.encode(), b"no"))
-        if overloaded:
+        if overloaded or told.overloaded:
             self.headers.append((wire.OVERLOADED.encode(), b"1"))
         if close:
             self.headers.append((b"connection", b"close"))
@@ -83,14 +87,19 @@ def refusal(error: BaseException, *, began: bool, trace: Trace | None, close: bo
     reason = friendly.reason(error)
     if not isinstance(error, MsgovError):
         return Refusal(reason, trace=trace, close=close)
-    return Refusal(
+    door = isinstance(error, Rejected) and not began  # what was refused further in is nobody else's business
+    found = Refusal(
         reason,
         retry_after=error.retry_after,
         trace=trace,
-        sent=began or not isinstance(error, Rejected),
+        sent=not door,
         overloaded=error.overloaded,
         close=close,
+        why=error.for_caller() if isinstance(error, Rejected) and door else {},
     )
+    if isinstance(error, RateLimited) and door:
+        found.headers += ratelimit.refused(error)
+    return found
 
 
 def traced(trace: Trace) -> Headers:
@@ -110,7 +119,7 @@ def outcome(status: int, headers: Mapping[str, str], error: BaseException | None
         status=str(status),
         retry_after=retry_after(headers.get("retry-after")),
         sent=NO if headers.get(wire.SENT) == "no" else YES,
-        overloaded=status == 429 or headers.get(wire.OVERLOADED) == "1",
+        overloaded=status == 429 or wire.overloaded(headers),
     )
 
 

@@ -94,6 +94,8 @@ class FakePort:
         self.waiting: list[Callable[[bool], None]] = []
         self.connected: bool | None = True
         self.launching: Callable[[], None] = lambda: None
+        self.attended: list[tuple[Native, Callable[[BaseException], None]]] = []
+        self.reading: list[Callable[[list[Any]], None]] = []
         self.alive = True
         self.waits = False
 
@@ -152,6 +154,14 @@ class FakePort:
             done(None, error)
         return None
 
+    def attend(self, native: Native, failed: Callable[[BaseException], None]) -> None:
+        self.attended.append((native, failed))
+
+    def first(
+        self, native: Native, heard: Callable[[list[Any]], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        self.reading.append(heard)
+
     def cancelled(self) -> BaseException:
         return grpc.FutureCancelledError()
 
@@ -201,6 +211,28 @@ def test_an_attempt_is_timed_from_its_own_start() -> None:
     assert [outcome.seconds for outcome in scene.inner.outcomes] == [2.0, 0.5]
     assert [outcome.seconds for outcome in scene.outer.outcomes] == [3.5]
     assert scene.held == (0, 0, 0)
+
+
+def test_a_stream_tells_when_its_first_message_came() -> None:
+    """How long it lasts says nothing of the instance, so a balancer learns the time to the first message."""
+    for code in (OK, UNAVAILABLE):
+        scene = Scene(streams=True).begun()
+        native = scene.port.natives[0]
+        scene.port.clock.advance(0.5)
+        assert scene.flight.commit(native)
+        scene.port.clock.advance(60.0)
+        assert scene.flight.commit(native)
+        native.end(code)
+        for outcome in (*scene.inner.outcomes, *scene.outer.outcomes):
+            assert (outcome.first, outcome.seconds) == (0.5, 60.5)
+
+
+def test_a_reply_has_no_first_message() -> None:
+    """It is whole."""
+    scene = Scene().begun()
+    assert scene.flight.commit(scene.port.natives[0])
+    scene.port.natives[0].end(OK)
+    assert [outcome.first for outcome in (*scene.inner.outcomes, *scene.outer.outcomes)] == [None, None]
 
 
 def test_the_time_in_line_is_not_the_callees() -> None:

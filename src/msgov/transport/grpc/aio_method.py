@@ -19,7 +19,8 @@ from msgov.clock import Clock
 from . import status
 from .connections import READY, AioConnection, AioConnections, Heard, address
 from .flight import Flight
-from .method import Given, Metadata, Method, Policies, Serializer, scoped
+from .hedged import Hedged
+from .method import Given, Metadata, Method, Policies, Serializer, keyed, scoped
 from .port import Done, Off
 
 Native = Any  # one of the four native call classes: what they share is no public type
@@ -93,6 +94,25 @@ class Loop:
         task.add_done_callback(partial(_answered, done))
         return task
 
+    def attend(self, native: Native, failed: Callable[[BaseException], None]) -> None:
+        """Await it in a task: what grpc cannot begin has no other end."""
+        task = self.home.create_task(_waited(native))
+        task.add_done_callback(partial(_attended, failed))
+
+    def first(
+        self, native: Native, heard: Callable[[list[Any]], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        """Read it in a task."""
+
+        def read(task: asyncio.Future[object]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                message = task.result()
+                heard([] if message is grpc.aio.EOF else [message])
+            elif _attended(failed, task):
+                native.cancel()  # what came cannot be read; grpc goes on
+
+        self.home.create_task(native.read()).add_done_callback(read)
+
     def cancelled(self) -> BaseException:
         """Make what awaiting a cancelled call raises."""
         return asyncio.CancelledError()
@@ -132,10 +152,12 @@ class AioMethod(Method, Loop):
             channel.settle()
         governed = self.governed()
         call = self.call(request, timeout)
-        flight: Flight[Native] = Flight(self, governed.pipeline, governed.segment, call)
+        makes = Hedged if governed.hedged else Flight
+        flight: Flight[Native] = makes(self, governed.pipeline, governed.segment, call)
         if self.once or metadata or credentials or wait_for_ready is not None or compression:
             try:
-                call.context = Given(metadata, credentials, wait_for_ready, compression)
+                given = call.context = Given(metadata, credentials, wait_for_ready, compression)
+                call.idempotent = call.idempotent or keyed(given.metadata)
             except Exception as error:  # noqa: BLE001  metadata that cannot be sent
                 flight.refuse(error)
                 return flight
@@ -190,6 +212,15 @@ class AioMethod(Method, Loop):
 
 async def _waited(reply: Awaitable[object]) -> object:
     return await reply
+
+
+def _attended(failed: Callable[[BaseException], None], task: asyncio.Future[object]) -> bool:
+    """Tell of an error that grpc does not tell itself."""
+    error = None if task.cancelled() else task.exception()
+    if error is None or isinstance(error, grpc.aio.AioRpcError):
+        return False
+    failed(error)
+    return True
 
 
 def _answered(done: Done, task: asyncio.Future[object]) -> None:

@@ -105,7 +105,7 @@ def _streaming(edge: Edge, path: str, inside: Behaviour, decode: Any) -> Behavio
     async def serve(request: object, context: Any) -> AsyncIterator[object]:
         serving = receive(edge, path, request, context, decode)
         if not serving.clamped:
-            serving.deadline = None  # the transport's own deadline cancels this task
+            serving.deadline, serving.endless = None, True  # the transport's own deadline cancels this task
         try:
             async with handlers()(serving) as messages:
                 async for message in messages:

@@ -30,12 +30,12 @@ class Flight(Landing[N]):
 
     def begin(self) -> None:
         """Start the first attempt, or its place in a line. Never raises: a refusal is kept for whoever asks."""
-        now = self._started = self._since = self.port.clock()
+        now = self._started = self.since = self.port.clock()
         self._enter(self._segment.outer, self._tickets, now, self._opened)
 
     def refuse(self, error: Exception) -> None:
         """Fail before anything begins, for a reason that lies in what the call was given."""
-        now = self._started = self._since = self.port.clock()
+        now = self._started = self.since = self.port.clock()
         self._grounded(error, now)
 
     def cancel(self) -> bool:
@@ -56,7 +56,10 @@ class Flight(Landing[N]):
     def commit(self, native: N) -> bool:
         """Note that something of this attempt is handed out, so that none follows; False when one has followed."""
         if self.native is native:
-            self.committed = True
+            if not self.committed:
+                self.committed = True
+                if self.port.streams:
+                    self.first = self.port.clock()
             return True
         return False
 
@@ -85,7 +88,7 @@ class Flight(Landing[N]):
     def drop(self) -> None:
         """Cancel, for a finaliser: no lock is taken; where nobody is left for it, the frames' queues get it."""
         if not self.over and not self.port.soon(self.cancel):
-            self._abandon()
+            self.abandon()
 
     # The walk in.
 
@@ -125,7 +128,7 @@ class Flight(Landing[N]):
             self._failed(self._judged(error, now), now)
             return
         tickets.append(ticket)
-        self._since = now  # the time in line is not the callee's
+        self.since = now  # the time in line is not the callee's
         if not self._inside:
             self._started = now
         self._enter(frame, tickets, now, then)
@@ -147,7 +150,7 @@ class Flight(Landing[N]):
 
     def _start(self) -> None:
         """Begin another attempt, its time come."""
-        now = self._since = self.port.clock()
+        now = self.since = self.port.clock()
         self._enter(self._segment.inner, self._attempt, now, self._depart)
 
     def _depart(self, now: float) -> None:

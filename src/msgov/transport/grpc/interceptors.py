@@ -24,7 +24,8 @@ from .aio_calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, Unary
 from .aio_method import Loop
 from .coming import Coming
 from .flight import Flight
-from .method import MOST_METHODS, Governed, Policies, Sending, idempotent, until
+from .hedged import Hedged, SharedHedged
+from .method import MOST_METHODS, Governed, Policies, Sending, idempotent, keyed, until
 from .port import Off
 from .shared import SharedFlight
 from .sync_calls import FutureCall, Native, StreamCall
@@ -83,7 +84,7 @@ class _Foreign:
         around = scope.current.get()
         deadline = until(asked.details.timeout, around.deadline, self.clock())
         request = None if self._once else asked.request
-        call = Sending(self._edge.target, path, request, deadline, idempotent(path), around)
+        call = Sending(self._edge.target, path, request, deadline, idempotent(path) or keyed(asked.details.metadata), around)
         call.context = asked
         return call
 
@@ -142,7 +143,8 @@ class _Aio(_Foreign, Loop):
         path = _path(details)
         governed = self.governed(path)
         call = self.call(path, _Asked(_loosely(go_on, _dropped) if self.streams else go_on, details, request))
-        flight: Flight[Coming] = Flight(self, governed.pipeline, governed.segment, call)
+        makes = Hedged if governed.hedged else Flight
+        flight: Flight[Coming] = makes(self, governed.pipeline, governed.segment, call)
         flight.begin()
         return flight
 
@@ -245,7 +247,8 @@ class _Sync(_Foreign, Threads):
         path = _path(details)
         governed = self.governed(path)
         call = self.call(path, _Asked(go_on, details, request))
-        flight: Flight[Native] = SharedFlight(self, governed.pipeline, governed.segment, call)
+        makes = SharedHedged if governed.hedged else SharedFlight
+        flight: Flight[Native] = makes(self, governed.pipeline, governed.segment, call)
         flight.begin()
         return flight
 

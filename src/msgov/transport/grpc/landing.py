@@ -25,13 +25,14 @@ OK = grpc.StatusCode.OK
 class Landing(Generic[N]):
     """The state of one logical call, and the ways it may take from an attempt that is over.
 
-    `native` is the attempt under way or the last, `over` says that all is final.
+    `native` is the attempt under way or the last, `over` says that all is final, with what `outcome`. `since`
+    is when the attempt began, `first` when the first message of its stream was given out.
     """
 
     __slots__ = (
         "_alarm", "_aloft", "_attempt", "_callbacks", "_connection", "_errand", "_heard", "_inside", "_line",
-        "_pipeline", "_real", "_segment", "_since", "_started", "_then", "_tickets", "_timer", "_tries", "_turn",
-        "answered", "call", "cancelled", "committed", "error", "native", "over", "port", "reply",
+        "_pipeline", "_real", "_segment", "_started", "_then", "_tickets", "_timer", "_tries", "_turn", "answered",
+        "call", "cancelled", "committed", "error", "first", "native", "outcome", "over", "port", "reply", "since",
     )  # fmt: skip
 
     def __init__(self, port: Port[N], pipeline: Pipeline, segment: Segment, call: Call) -> None:
@@ -44,11 +45,13 @@ class Landing(Generic[N]):
         self.answered = False
         self.reply: object = None
         self.error: BaseException | None = None
+        self.outcome: Outcome | None = None
         self._pipeline = pipeline
         self._segment = segment
         self._tickets: Tickets = []
         self._attempt: Tickets = []
-        self._started = self._since = 0.0
+        self._started = self.since = 0.0
+        self.first: float | None = None
         self._tries = 1
         self._inside = False  # past the frame outside the seam
         self._aloft = False  # a native call is under way
@@ -91,33 +94,38 @@ class Landing(Generic[N]):
             if error is not None and not isinstance(error, grpc.RpcError):
                 self.cancelled = True  # whoever awaits was cancelled, and grpc cancelled the call before us
             found = status.outcome(code, trailing, error, ours=self.cancelled)
-            found.seconds = now - self._since
+            found.seconds = now - self.since
+            if self.first is not None:
+                found = Streamed(found, found.seconds, self.first - self.since)
             self._failed(found, now)
         except BaseException as fault:  # noqa: BLE001  a raising callback would break the caller's await
             unraisable(fault, self)
-            self._abandon()
+            self.abandon()
             if not self.over:
                 self._finish(fault)
 
     def _settled(self, now: float) -> None:
         """Settle what went well."""
-        segment, since = self._segment, self._since
-        well = answered("", now - since)
+        segment, since = self._segment, self.since
+        well: Outcome = answered("", now - since)
+        if self.first is not None:
+            well = Streamed(well, now - since, self.first - since)
         if self._attempt:
             segment.inner.settle(self._attempt, well, now)
         if since != self._started:
-            well = answered("", now - self._started)
+            well = whole(well, now - self._started)
+        self.outcome = well
         segment.outer.settle(self._tickets, well, now)
 
     def _grounded(self, error: BaseException, now: float) -> None:
         """Fail for a reason that lies here: it was never sent, and another attempt would meet it again."""
         outcome = self._judged(error, now)
         if isinstance(error, Exception) and not isinstance(error, MsgovError):
-            outcome = Outcome(PERMANENT, error=error, status=type(error).__name__, sent=NO, seconds=now - self._since)
+            outcome = Outcome(PERMANENT, error=error, status=type(error).__name__, sent=NO, seconds=now - self.since)
         self._failed(outcome, now)
 
     def _judged(self, error: BaseException, now: float) -> Outcome:
-        return self._pipeline.judge(self.call, error, now - self._since)
+        return self._pipeline.judge(self.call, error, now - self.since)
 
     def _failed(self, outcome: Outcome, now: float) -> None:
         """Settle the attempt, then try again or conclude."""
@@ -148,8 +156,8 @@ class Landing(Generic[N]):
         real = self._real
         if real is not None and isinstance(outcome.error, Rejected):
             outcome = real  # the rejection of a later attempt must not hide the failure before it
-        if self._since != self._started:
-            outcome = _whole(outcome, now - self._started)
+        if self.since != self._started:
+            outcome = whole(outcome, now - self._started)
         outer = self._segment.outer
         if self.cancelled or self.port.streams:
             self._segment.inner.settle(self._attempt, outcome, now)
@@ -159,6 +167,7 @@ class Landing(Generic[N]):
             if answer is not None:
                 self._answer(answer, outcome, now, self._conclude)
                 return
+        self.outcome = outcome
         error = outcome.error
         self._finish(error if error is None else last_error(error, None, self._tries))
 
@@ -258,7 +267,8 @@ class Landing(Generic[N]):
         if connection is not None:
             self.port.leave(connection, self)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Leave the tickets to the frames, which settle them with the next call; no lock is taken."""
         self._segment.inner.abandon(self._attempt)
         self._segment.outer.abandon(self._tickets)
 
@@ -272,14 +282,24 @@ def tell(callbacks: list[Callable[[], None]]) -> None:
             unraisable(fault, callback)
 
 
-def _whole(outcome: Outcome, seconds: float) -> Outcome:
+class Streamed(Outcome):
+    """What became of a stream: `first` is the seconds until its first message, which tell how quick the callee is."""
+
+    __slots__ = ("first",)
+
+    def __init__(self, outcome: Outcome, seconds: float, first: float | None) -> None:
+        super().__init__(
+            outcome.verdict,
+            error=outcome.error,
+            status=outcome.status,
+            retry_after=outcome.retry_after,
+            sent=outcome.sent,
+            overloaded=outcome.overloaded,
+            seconds=seconds,
+        )
+        self.first = first
+
+
+def whole(outcome: Outcome, seconds: float) -> Outcome:
     """Make the outcome of a call out of its last attempt's."""
-    return Outcome(
-        outcome.verdict,
-        error=outcome.error,
-        status=outcome.status,
-        retry_after=outcome.retry_after,
-        sent=outcome.sent,
-        overloaded=outcome.overloaded,
-        seconds=seconds,
-    )
+    return Streamed(outcome, seconds, outcome.first)

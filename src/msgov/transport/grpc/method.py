@@ -12,11 +12,11 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from msgov import scope
+from msgov import scope, wire
 from msgov.call import NOTHING, Call
 from msgov.clock import Clock
 from msgov.pipeline import Pipeline, Policy, Segment
-from msgov.policy import Plan
+from msgov.policy import Hedging, Plan
 
 from . import status
 from .connections import Connection
@@ -39,16 +39,28 @@ def split(path: str) -> tuple[str, str]:
     return (parts[1], parts[2]) if len(parts) == 3 and not parts[0] else ("", "")
 
 
-@lru_cache(maxsize=4096)  # a proxy may call whatever its own callers name
 def idempotent(path: str) -> bool:
-    """Whether the method's own proto says that running it twice does no harm (`option idempotency_level`)."""
-    service, method = split(path)
+    """Whether the method's own proto says that running it twice does no harm (`option idempotency_level`).
+
+    A method that no loaded module describes may not; it is asked for again, for its module may be loaded later.
+    """
     try:
-        found = descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
+        return _described(path)
     except KeyError:
         return False
+
+
+@lru_cache(maxsize=4096)  # a proxy may call whatever its own callers name
+def _described(path: str) -> bool:
+    service, method = split(path)
+    found = descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
     level = found.GetOptions().idempotency_level
     return level in (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
+
+
+def keyed(metadata: Metadata | None) -> bool:
+    """Whether a call brings an `idempotency-key`, by which its callee tells the second request from a new one."""
+    return metadata is not None and any(pair[0] == wire.IDEMPOTENCY_KEY and pair[1] for pair in metadata)
 
 
 def until(timeout: float | None, around: float | None, now: float) -> float | None:
@@ -109,13 +121,14 @@ class Given:
 class Governed:
     """A method's policies made into a pipeline, which is sound as long as they are the same tuple."""
 
-    __slots__ = ("pipeline", "policies", "segment")
+    __slots__ = ("hedged", "pipeline", "policies", "segment")
 
     def __init__(self, policies: tuple[Policy, ...], *, once: bool) -> None:
         self.policies = policies
         kept = [policy for policy in policies if not (once and isinstance(policy, Plan))]
         self.pipeline = Pipeline(kept, classify=status.judge)
         self.segment: Segment = self.pipeline.flat
+        self.hedged = isinstance(self.segment.plan, Hedging)
 
 
 class Method:
@@ -134,7 +147,8 @@ class Method:
         self._encode = encode
         self.once = kind.startswith("stream")
         self.streams = kind.endswith("stream")
-        self.idempotent = idempotent(path)
+        self.idempotent = False
+        self._asked = False  # whether its proto was
         self._find = policies
         self._kind = kind
         self._how: dict[str, Any] = {"request_serializer": None, "response_deserializer": decode}
@@ -165,6 +179,8 @@ class Method:
 
     def call(self, request: object, timeout: float | None) -> Call:
         """Make a call in the current scope."""
+        if not self._asked:  # at the first call: by then its module is loaded
+            self.idempotent, self._asked = idempotent(self.path), True
         around = scope.current.get()
         deadline = around.deadline
         if timeout is not None:
@@ -195,6 +211,7 @@ class Sending(Call):
         self.key = around.key
         self.trace = around.trace
         self.attempts_left = around.attempts_left
+        self.criticality = around.criticality
         self.metadata = NOTHING
         self.attempt = 1
         self.context = self.instance = self.tried = None
@@ -202,8 +219,14 @@ class Sending(Call):
 
 
 def scoped(call: Call) -> Context:
-    """Make a context for what works in the callee's place: it inherits the call's deadline, trace and key."""
+    """Make a context for what works in the callee's place: it inherits the call's deadline, trace, key and weight."""
     context = Context()
-    around = scope.Scope(deadline=call.deadline, trace=call.trace, attempts_left=call.attempts_left, key=call.key)
+    around = scope.Scope(
+        deadline=call.deadline,
+        trace=call.trace,
+        attempts_left=call.attempts_left,
+        key=call.key,
+        criticality=call.criticality,
+    )
     context.run(scope.current.set, around)
     return context

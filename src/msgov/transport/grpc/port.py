@@ -87,6 +87,17 @@ class Port(Protocol[N]):
         """Run a substitute's answer where it may wait, in the scope of the call, and tell what came of it."""
         ...
 
+    def attend(self, native: N, failed: Callable[[BaseException], None]) -> None:
+        """Tell `failed` why, should the transport be unable to begin a native call that nobody awaits."""
+        ...
+
+    def first(self, native: N, heard: Callable[[list[Any]], None], failed: Callable[[BaseException], None]) -> None:
+        """Read the first message of a response stream: `heard` gets it in a list, an empty one for none.
+
+        A stream that fails tells so by its own end, what cannot be read or begun by `failed`.
+        """
+        ...
+
     def cancelled(self) -> BaseException:
         """Make the error that a cancelled call raises in this colour."""
         ...

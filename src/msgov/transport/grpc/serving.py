@@ -19,6 +19,7 @@ from msgov.pipeline import Policy
 from .method import Serializer
 
 MOST_HEADERS = 64
+_ATTEMPTS: Final = frozenset((wire.ATTEMPT, wire.ENVOY_ATTEMPT, wire.GRPC_PREVIOUS))
 _NEVER = 1e12  # seconds; threads are told 9.2e18 where the caller set no deadline, and up to 3.6e11 where it did
 _NOTHING: Final[AbstractContextManager[object]] = nullcontext()
 
@@ -68,10 +69,11 @@ class Serving(Call):
     """A call being served, which knows how far its handler has come.
 
     `context` is grpc's. `due` is when its caller stops waiting, or we do: then it is `clamped`, and the transport will
-    not end it. `refused` is what the handler must not be run for.
+    not end it. A stream is `endless` where only the transport ends it. `refused` is what the handler must not be run
+    for.
     """
 
-    __slots__ = ("began", "chosen", "clamped", "clock", "due", "refused")
+    __slots__ = ("began", "chosen", "clamped", "clock", "due", "endless", "refused")
 
     def __init__(
         self, edge: Edge, path: str, request: object, context: Any, headers: dict[str, str], around: scope.Scope
@@ -86,12 +88,13 @@ class Serving(Call):
         self.key = around.key
         self.trace = around.trace
         self.attempts_left = around.attempts_left
-        self.attempt = 1
+        self.criticality = around.criticality
+        self.attempt = 1 if _ATTEMPTS.isdisjoint(headers) else wire.attempt(headers)
         self.idempotent = False
         self.instance = self.tried = None
         self.status = ""
         self.clock = edge.clock
-        self.began = self.chosen = self.clamped = False
+        self.began = self.chosen = self.clamped = self.endless = False
         self.refused: Rejected | None = None
 
     @property
@@ -119,7 +122,7 @@ def receive(edge: Edge, path: str, request: object, context: Any, decode: Serial
     told = context.time_remaining()
     seconds = edge.default_deadline if told is None or told > _NEVER else min(told, edge.longest_deadline)
     peer = context.peer()
-    trusted = wire.ATTEMPTS_LEFT in headers and edge.trusted(peer)
+    trusted = (wire.ATTEMPTS_LEFT in headers or wire.CRITICALITY in headers) and edge.trusted(peer)
     around = wire.incoming(headers, edge.clock(), trusted=trusted, seconds=seconds, key=host(peer))
     serving = Serving(edge, path, request, context, headers, around)
     serving.clamped = seconds != told
@@ -157,9 +160,12 @@ def begin(serving: Serving) -> None:
     """
     if serving.refused is not None:
         raise serving.refused
-    if serving.late:
-        raise DeadlineSpent("the caller's time ran out before the handler began")
-    serving.began = True
     trace, around = serving.trace, scope.current.get()
+    if serving.late:
+        if serving.endless or serving.deadline is None or serving.deadline <= serving.clock():
+            raise DeadlineSpent("the caller's time ran out before the handler began")
+        around.deadline = serving.due = serving.deadline  # a policy lets it in all the same, and gives it time
+        serving.clamped = True
+    serving.began = True
     if trace is not None and trace is not around.trace:
         around.trace = trace  # made by `receive` for this call, or out of that: nobody else has it

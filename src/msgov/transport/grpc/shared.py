@@ -20,8 +20,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _turn(act: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    def turn(self: SharedFlight[Any], /, *args: P.args, **options: P.kwargs) -> R:
+def turn(act: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Make a method take its turn under the flight's lock."""
+
+    def taken(self: SharedFlight[Any], /, *args: P.args, **options: P.kwargs) -> R:
         with self._lock:  # reentrant: a call that is over already lands in the turn that began it
             self._depth += 1
             try:
@@ -34,7 +36,7 @@ def _turn(act: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P]
         tell(due)
         return result
 
-    return turn
+    return taken
 
 
 class SharedFlight(Flight[N]):
@@ -47,17 +49,17 @@ class SharedFlight(Flight[N]):
         self._lock = threading.RLock()
         self._depth = 0
 
-    begin = _turn(Flight.begin)
-    cancel = _turn(Flight.cancel)
-    commit = _turn(Flight.commit)
-    hear = _turn(Flight.hear)
-    unhear = _turn(Flight.unhear)
-    done = _turn(Flight.done)
-    _granted = _turn(Flight._granted)
-    _reached = _turn(Flight._reached)
-    _ring = _turn(Flight._ring)
-    _landed = _turn(Flight._landed)
-    _replied = _turn(Flight._replied)
+    begin = turn(Flight.begin)
+    cancel = turn(Flight.cancel)
+    commit = turn(Flight.commit)
+    hear = turn(Flight.hear)
+    unhear = turn(Flight.unhear)
+    done = turn(Flight.done)
+    _granted = turn(Flight._granted)
+    _reached = turn(Flight._reached)
+    _ring = turn(Flight._ring)
+    _landed = turn(Flight._landed)
+    _replied = turn(Flight._replied)
 
     def _tell(self) -> None:
         """Wait for the end of the turn."""

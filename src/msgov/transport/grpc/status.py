@@ -7,12 +7,15 @@ and when to come back. The text of an exception from inside never leaves the pro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import ceil
+from types import MappingProxyType
 from typing import Protocol, cast
 
 try:
     import grpc
     from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.message import DecodeError
     from google.rpc.error_details_pb2 import ErrorInfo, LocalizedMessage, RetryInfo
     from google.rpc.status_pb2 import Status
 except ModuleNotFoundError as missing:
@@ -20,11 +23,10 @@ except ModuleNotFoundError as missing:
 
     raise MissingExtra(missing.name or "grpcio", extra="grpc") from missing
 
-from msgov import wire
+from msgov import friendly, wire
 from msgov.call import IGNORED, MAYBE, NO, OK, PERMANENT, TRANSIENT, YES, Call, Outcome, Verdict
 from msgov.errors import MsgovError, Rejected
 from msgov.policy import classify
-from msgov.transport import friendly
 
 Code = grpc.StatusCode
 Pairs = tuple[tuple[str, str | bytes], ...]
@@ -83,14 +85,16 @@ def outcome(
         return Outcome(OK)
     if ours:
         return Outcome(IGNORED, error=error, status=code.name, sent=MAYBE)
-    headers = wire.lowered(trailing or ())
+    pairs = tuple(trailing or ())
+    headers = wire.lowered(pairs)
+    pushback = _pushback(headers.get(wire.PUSHBACK))
     sent = NO if headers.get(wire.SENT) == "no" else MAYBE if code in _UNSURE else YES
-    overloaded = code in (Code.RESOURCE_EXHAUSTED, Code.CANCELLED) or headers.get(wire.OVERLOADED) == "1"
+    overloaded = code in (Code.RESOURCE_EXHAUSTED, Code.CANCELLED) or wire.overloaded(headers)
     return Outcome(
         VERDICTS.get(code, PERMANENT),
         error=error,
         status=code.name,
-        retry_after=_pushback(headers.get(wire.PUSHBACK)),
+        retry_after=retry_delay(pairs) if pushback is None and DETAILS in headers else pushback,
         sent=sent,
         overloaded=overloaded,
     )
@@ -100,13 +104,11 @@ _UNSURE = (Code.CANCELLED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.UNKNOW
 
 
 def _pushback(value: str | None) -> float | None:
-    """Read gRFC A6 pushback: milliseconds; negative or unreadable means "do not retry"."""
+    """Read gRFC A6 pushback, whole milliseconds, into seconds; negative or unreadable means "do not retry"."""
     if value is None:
         return None
-    try:
-        return int(value) / 1000.0
-    except ValueError:
-        return -1.0
+    readable = value.isascii() and value.isdigit() and len(value) <= 10  # a 32-bit number, says A6
+    return int(value) / 1000.0 if readable else -1.0
 
 
 def served(code: grpc.StatusCode, error: BaseException | None = None) -> Outcome:
@@ -132,9 +134,14 @@ def refusal(error: BaseException, *, began: bool, trace_id: str) -> Refusal:
     """
     if isinstance(error, MsgovError):
         reason = friendly.reason(error)
-        code = grpc.StatusCode[friendly.told(reason).grpc]
+        told = friendly.told(reason)
         not_sent = isinstance(error, Rejected) and not began
-        return _made(code, reason, error.retry_after, trace_id, not_sent=not_sent, overloaded=error.overloaded)
+        # ABORTED may pass, by its name; what is certain to be refused again says so.
+        after = -1.0 if error.verdict is PERMANENT else error.retry_after
+        overloaded = error.overloaded or told.overloaded
+        why = error.for_caller() if isinstance(error, Rejected) and not began else {}
+        code = grpc.StatusCode[told.grpc]
+        return _made(code, reason, after, trace_id, not_sent=not_sent, overloaded=overloaded, why=why)
     if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
         code = cast("Ended", error).code()
         if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.CANCELLED):
@@ -147,6 +154,9 @@ def refusal(error: BaseException, *, began: bool, trace_id: str) -> Refusal:
     return _made(grpc.StatusCode[friendly.told(reason).grpc], reason, None, trace_id)
 
 
+_MOST = 2_147_483.0  # seconds: A6's pushback is a 32-bit number of milliseconds
+
+
 def _made(
     code: grpc.StatusCode,
     reason: str,
@@ -155,10 +165,15 @@ def _made(
     *,
     not_sent: bool = False,
     overloaded: bool = False,
+    why: Mapping[str, object] = MappingProxyType({}),
 ) -> Refusal:
     text = friendly.told(reason).text
     status = Status(code=code.value[0], message=text)
-    facts = {"trace_id": trace_id} if trace_id else {}
+    facts = {name: str(fact) for name, fact in why.items()}
+    if trace_id:
+        facts["trace_id"] = trace_id
+    if retry_after is not None:
+        retry_after = min(retry_after, _MOST)
     _pack(status, ErrorInfo(reason=reason.upper(), domain=DOMAIN, metadata=facts))
     if retry_after is not None and retry_after >= 0:
         _pack(status, RetryInfo(retry_delay=Duration(seconds=int(retry_after), nanos=int(retry_after % 1 * 1e9))))
@@ -169,7 +184,7 @@ def _made(
     if overloaded:
         trailing.append((wire.OVERLOADED, "1"))
     if retry_after is not None:
-        trailing.append((wire.PUSHBACK, str(int(retry_after * 1000))))
+        trailing.append((wire.PUSHBACK, str(max(-1, ceil(retry_after * 1000)))))
     return Refusal(code, text, tuple(trailing))
 
 
@@ -203,7 +218,7 @@ def retry_delay(trailing: Iterable[tuple[str, str | bytes]] | None) -> float | N
             status = Status()
             try:
                 status.ParseFromString(value)
-            except ValueError:
+            except DecodeError:
                 return None
             for detail in status.details:
                 info = RetryInfo()

@@ -22,10 +22,11 @@ from msgov.policy import SyncHandler
 from . import status
 from .connections import Heard, SyncConnection, SyncConnections, address
 from .flight import Flight
-from .method import Given, Governed, Metadata, Method, Policies, Serializer, scoped
+from .hedged import SharedHedged
+from .method import Given, Governed, Metadata, Method, Policies, Serializer, keyed, scoped
 from .port import Done, Off
 from .shared import SharedFlight
-from .sync_calls import Native, Unreached
+from .sync_calls import FutureCall, Native, Unreached
 from .timers import timers
 
 
@@ -71,6 +72,15 @@ class Threads:
         threading.Thread(target=work, name="msgov-answer", daemon=True).start()
         return None
 
+    def attend(self, native: Native, failed: Callable[[BaseException], None]) -> None:
+        """Do nothing: here grpc raises what it cannot begin."""
+
+    def first(
+        self, native: Native, heard: Callable[[list[Any]], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        """Read it on a thread of its own, for reading waits."""
+        threading.Thread(target=_read, args=(native, heard), name="msgov-first", daemon=True).start()
+
     def cancelled(self) -> BaseException:
         """Make what `result` raises of a cancelled call."""
         return grpc.FutureCancelledError()
@@ -105,21 +115,35 @@ class SyncMethod(Method, Threads):
         given.payload = _Encoded(request, self.encode, given) if self.once else self.encode(request)
         call = self.call(request, timeout)
         call.context = given
+        call.idempotent = call.idempotent or keyed(given.metadata)
         return call
 
     def send(self, call: Call) -> Any:
         """Send a call of one reply, and wait; return the reply and its native call, or what a substitute answered."""
         governed, kept = self.governed(), self._handler
         if kept is None or kept[0] is not governed:  # one store: no thread sees one's pipeline with another's handler
+            if governed.hedged:
+                return self._raced(call)
             careful = governed.segment.plan is not None and not self.idempotent
             handler = sync.govern(governed.pipeline, partial(self._send, careful), clock=self.clock)
             kept = self._handler = (governed, handler)
         return kept[1](call)
 
+    def _raced(self, call: Call) -> object:
+        """Wait for a call whose attempts run on grpc's threads, beside each other."""
+        flight = self.begin(call)
+        try:
+            reply = FutureCall(flight).result()
+        except BaseException:  # an interrupt: nobody waits any more
+            flight.cancel()
+            raise
+        return reply if flight.answered else (reply, flight.native)
+
     def begin(self, call: Call) -> Flight[Native]:
         """Begin a call that runs on grpc's threads."""
         governed = self.governed()
-        flight: Flight[Native] = SharedFlight(self, governed.pipeline, governed.segment, call)
+        makes = SharedHedged if governed.hedged else SharedFlight
+        flight: Flight[Native] = makes(self, governed.pipeline, governed.segment, call)
         flight.begin()
         return flight
 
@@ -190,6 +214,16 @@ def _given(call: Call) -> Given:
     given = call.context
     assert isinstance(given, Given)  # noqa: S101  made by SyncMethod.made
     return given
+
+
+def _read(native: Native, heard: Callable[[list[Any]], None]) -> None:
+    try:
+        messages = [next(native)]
+    except StopIteration:
+        messages = []
+    except grpc.RpcError:
+        return
+    heard(messages)
 
 
 def _answer(make: Callable[[], object], done: Done) -> None:

@@ -7,8 +7,7 @@ from http import HTTPStatus
 import grpc
 import pytest
 
-from msgov import errors
-from msgov.transport import friendly
+from msgov import errors, friendly
 from msgov.transport.grpc import status
 from msgov.transport.problem import refusal
 

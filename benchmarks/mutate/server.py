@@ -1,0 +1,193 @@
+"""Runs inside pytest, collected once: for each mutant a fork puts it in place and runs the tests that reach it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+
+import pytest
+
+from benchmarks.mutate.operators import Mutant, mutants
+
+KILLED, SURVIVED, HUNG, UNREACHED = "killed", "survived", "hung", "unreached"
+GRACE = 10.0  # seconds beyond thrice what the tests take
+
+
+@dataclass
+class Found:
+    """One mutant, and what the tests made of it."""
+
+    file: str
+    mutant: Mutant
+    fate: str
+    tests: int = 0
+
+
+@dataclass
+class Server:
+    """A pytest plugin whose test loop is the mutants' loop."""
+
+    modules: dict[str, Path]
+    tell: Callable[[Found], None]
+    only: str = ""
+    failed: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    reached: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self) -> None:
+        """The same examples each time, and no shrinking: one failure is enough."""
+        from hypothesis import Phase, settings  # its pytest plugin wants to be first
+
+        settings.register_profile(
+            "mutate",
+            settings.get_profile("msgov"),
+            derandomize=True,
+            database=None,
+            phases=(Phase.explicit, Phase.generate),
+            print_blob=False,
+        )
+        settings.load_profile("mutate")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run all tests once as they are, then each mutant."""
+        files = {}
+        for name, path in self.modules.items():
+            import_module(name)
+            files[str(path)] = name
+        self._baseline(session.items, files)
+        for name, path in self.modules.items():
+            kills: Counter[str] = Counter()
+            for mutant in mutants(path.read_text(), str(path)):
+                if self.only in f"{mutant.function} {mutant.was}":
+                    self.tell(self._fate(session.items, name, path, mutant, kills))
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a failure."""
+        self.failed = self.failed or report.failed
+
+    def _baseline(self, items: list[pytest.Item], files: dict[str, str]) -> None:
+        for item, after in _pairs(items):
+            began = time.perf_counter()
+            with _seen(files) as seen:
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            self.seconds[item.nodeid] = time.perf_counter() - began
+            self.reached[item.nodeid] = seen
+            if self.failed:
+                raise pytest.UsageError(f"{item.nodeid} fails as it is: nothing to be learnt from mutants")
+
+    def _fate(self, items: list[pytest.Item], module: str, path: Path, mutant: Mutant, kills: Counter[str]) -> Found:
+        where = (str(path), mutant.function)
+        chosen = [item for item in items if mutant.code is None or where in self.reached[item.nodeid]]
+        chosen.sort(key=lambda item: (-kills[item.nodeid], self.seconds[item.nodeid]))
+        if not chosen:
+            return Found(path.name, mutant, UNREACHED)
+        limit = GRACE + 3 * sum(self.seconds[item.nodeid] for item in chosen)
+        killer = _fork(lambda: self._run(chosen, module, path, mutant), limit)
+        if killer is None:
+            return Found(path.name, mutant, HUNG, len(chosen))
+        if killer < 0:
+            return Found(path.name, mutant, SURVIVED, len(chosen))
+        kills[chosen[killer].nodeid] += 1
+        return Found(path.name, mutant, KILLED, len(chosen))
+
+    def _run(self, items: list[pytest.Item], module: str, path: Path, mutant: Mutant) -> int:
+        """In the fork: put the mutant in place, and return the number of the test that fails, -1 for none."""
+        if mutant.code is None:
+            setattr(sys.modules[module], mutant.function, mutant.value)
+        else:
+            for each in _functions(str(path), mutant.code):
+                each.__code__ = mutant.code
+        for at, item in enumerate(items):
+            try:
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            except BaseException:  # noqa: BLE001  whatever ends the test has noticed it
+                return at
+            if self.failed:
+                return at
+        return -1
+
+
+def _pairs(items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
+    return zip(items, [*items[1:], None], strict=True)
+
+
+def _functions(filename: str, code: CodeType) -> list[FunctionType]:
+    return [
+        each
+        for each in gc.get_objects()
+        if type(each) is FunctionType
+        and each.__code__.co_filename == filename
+        and each.__code__.co_qualname == code.co_qualname
+        and each.__code__.co_firstlineno == code.co_firstlineno
+    ]
+
+
+@contextmanager
+def _seen(files: dict[str, str]) -> Iterator[set[tuple[str, str]]]:
+    """Note which outermost functions of the files are called, on any thread."""
+    codes: dict[int, tuple[str, str] | None] = {}
+    seen: set[tuple[str, str]] = set()
+
+    def profile(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call":
+            code = frame.f_code
+            try:
+                found = codes[id(code)]
+            except KeyError:
+                inside = code.co_filename in files
+                found = (code.co_filename, code.co_qualname.split(".<locals>")[0]) if inside else None
+                codes[id(code)] = found
+                kept.append(code)  # so that no other gets its id
+            if found is not None:
+                seen.add(found)
+
+    kept: list[CodeType] = []
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]  # None takes it away
+
+
+def _fork(work: Callable[[], int], limit: float) -> int | None:
+    """Run in a fork of this process and return what it says, None when it takes longer than the limit."""
+    here, there = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(here)
+        quiet = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(quiet, standard)
+        code = work()
+        os.write(there, code.to_bytes(4, "big", signed=True))
+        os._exit(0)
+    os.close(there)
+    try:
+        ready, _, _ = select.select([here], [], [], limit)
+        said = os.read(here, 4) if ready else b""
+        if not ready:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(here)
+    if not ready:
+        return None
+    return int.from_bytes(said, "big", signed=True) if said else 0  # it died: that is noticed
