@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from msgov.call import Call
 from msgov.pipeline import Answered, Segment
 from msgov.policy import Gate, Waiting
 
@@ -39,6 +40,14 @@ def line(faults: Faults) -> Waiting[object]:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A function that keeps its own signature under governance: `call` makes the call of its arguments."""
+
+    function: Callable[..., Any]
+    call: Callable[[tuple[object, ...], dict[str, object]], Call]
+
+
+@dataclass(frozen=True, slots=True)
 class _Step:
     waits: bool  # it may answer with a line
     learns: bool  # it has something to learn at the exit
@@ -47,6 +56,7 @@ class _Step:
 @dataclass(frozen=True, slots=True)
 class _Shape:
     awaits: bool
+    entered: bool  # with a function's own arguments
     outer: tuple[_Step, ...]
     planned: bool
     inner: tuple[_Step, ...]
@@ -63,11 +73,16 @@ def straight(
     resume: Callable[..., Any],
     arm: Callable[..., Any] | None,
     disarm: Callable[..., Any],
+    entry: Entry | None = None,
 ) -> Callable[..., Any]:
-    """Write the walk of a segment round a handler; `arm` starts a deadline, None where the handler keeps it itself."""
+    """Write the walk of a segment round a handler; `arm` starts a deadline, None where the handler keeps it itself.
+
+    With an `entry` it takes that function's arguments, and calls it without a handler between.
+    """
     outer, inner = _gates(segment.outer.steps), _gates(segment.inner.steps)
     shape = _Shape(
         awaits,
+        entry is not None,
         tuple(map(_step, outer)),
         segment.plan is not None,
         tuple(map(_step, inner)),
@@ -77,7 +92,8 @@ def straight(
     gates = [*outer, *inner]
     make = _written(shape)
     written: Callable[..., Any] = make(
-        handler,
+        handler if entry is None else entry.function,
+        None if entry is None else entry.call,
         clock,
         resume,
         segment,
@@ -127,7 +143,8 @@ def _source(shape: _Shape) -> str:
     if not shape.inner:
         walk += _seam(shape)
     walk += ["attempt_alarm = arm(call, started)"] if shape.attempt_timed else []
-    walk += [f"reply = {wait}handler(call)", "ended = clock()"]
+    given = "*args, **kwargs" if shape.entered else "call"
+    walk += [f"reply = {wait}handler({given})", "ended = clock()"]
     walk += ["if attempt_alarm is not None:", "    disarm(attempt_alarm)"] if shape.attempt_timed else []
     walk += ["if alarm is not None:", "    disarm(alarm)"] if shape.timed else []
     way_out: list[str] = []
@@ -136,9 +153,10 @@ def _source(shape: _Shape) -> str:
             way_out += [f"left = {at}", f"settle_{at}(t{at}, outcome, ended)"]
     passed = f"({', '.join(tickets)}{',' if len(tickets) == 1 else ''})"
     lines = [
-        "def make(handler, clock, resume, segment, orphans, plan_next, arm, disarm, admits, settles):",
+        "def make(handler, made, clock, resume, segment, orphans, plan_next, arm, disarm, admits, settles):",
         *(f"    admit_{at}, settle_{at} = admits[{at}], settles[{at}]" for at in range(len(steps))),
-        f"    {colour}def governed(call):",
+        f"    {colour}def governed({given}):",
+        *(["        call = made(args, kwargs)"] if shape.entered else []),
         "        started = clock()",
         "        if orphans:",
         "            segment.drain(started)",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar, cast
@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar, cast
 from msgov._hedging import hedged
 from msgov._loop import Alarm, bounded, deadlines, disarm, exceeded, queue, stopped, under
 from msgov._race import refuse
-from msgov._straight import Faults, line, straight
+from msgov._straight import Entry, Faults, line, straight
 from msgov.backoff import Backoff
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, dice, monotonic
@@ -25,9 +25,24 @@ from msgov.latest import Latest, Source
 from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, last_error
 from msgov.policy import Answer, Around, AsyncHandler, Hedging, Plan
 
+AsyncFunction = Callable[..., Awaitable[object]]
+
 __all__ = ["Stream", "bounded", "follow", "govern", "stream"]
 
 T = TypeVar("T")
+
+
+def entered(pipeline: Pipeline, handler: AsyncHandler, entry: Entry, *, clock: Clock = monotonic) -> AsyncFunction:
+    """Wrap a function in a pipeline under its own signature; `handler` makes a call's next attempts."""
+    segment = pipeline.segments[0]
+    if len(pipeline.segments) == 1 and not segment.layers and not isinstance(segment.plan, Hedging):
+        return _walked(pipeline, segment, handler, clock, False, entry)
+    run = govern(pipeline, handler, clock=clock)
+
+    async def governed(*args: object, **kwargs: object) -> object:
+        return await run(entry.call(args, kwargs))
+
+    return governed
 
 
 def govern(
@@ -55,7 +70,14 @@ _RESOLUTION = 1e-6  # seconds: a loop may ring its timers early by its clock's r
 _Reply = tuple[object, Outcome, float]
 
 
-def _walked(pipeline: Pipeline, segment: Segment, handler: AsyncHandler, clock: Clock, native: bool) -> AsyncHandler:
+def _walked(
+    pipeline: Pipeline,
+    segment: Segment,
+    handler: AsyncHandler,
+    clock: Clock,
+    native: bool,
+    entry: Entry | None = None,
+) -> AsyncFunction:
     """Walk a segment's two frames round a handler: written out as long as all goes well, from there in `framed`."""
     outer, plan = segment.outer, segment.plan
     if plan is None and not len(outer):
@@ -117,8 +139,7 @@ def _walked(pipeline: Pipeline, segment: Segment, handler: AsyncHandler, clock: 
         return await framed(call, tickets, started, attempt if inside else None, faults, alarm)
 
     timer = None if native else arm
-    written = straight(segment, handler, awaits=True, clock=clock, resume=resume, arm=timer, disarm=disarm)
-    return cast("AsyncHandler", written)
+    return straight(segment, handler, awaits=True, clock=clock, resume=resume, arm=timer, disarm=disarm, entry=entry)
 
 
 class _Attempts(Protocol):

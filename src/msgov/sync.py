@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar, cast
 
 from msgov import scope
 from msgov._race import refuse
-from msgov._straight import Faults, line, straight
+from msgov._straight import Entry, Faults, line, straight
 from msgov.call import IGNORED, OK, Call, Outcome
 from msgov.clock import Clock, monotonic
 from msgov.clock import sleep as real_sleep
@@ -25,6 +25,18 @@ from msgov.policy import Around, Plan, SyncHandler, Waiting
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]
+SyncFunction = Callable[..., object]
+_RUNNING = "a running function cannot be called off; msgov.resilience.futures hedges one that gives a future"
+
+
+def entered(pipeline: Pipeline, handler: SyncHandler, entry: Entry, *, clock: Clock = monotonic) -> SyncFunction:
+    """Wrap a function in a pipeline under its own signature; `handler` makes a call's next attempts."""
+    segment = pipeline.segments[0]
+    if len(pipeline.segments) == 1 and not segment.layers:
+        refuse(segment.plan, _RUNNING)
+        return _walked(pipeline, segment, handler, clock, real_sleep, entry)
+    run = govern(pipeline, handler, clock=clock)
+    return lambda *args, **kwargs: run(entry.call(args, kwargs))
 
 
 def govern(
@@ -32,10 +44,7 @@ def govern(
 ) -> SyncHandler:
     """Wrap a handler in a pipeline; `sleep` waits between attempts. Raises `RuleError` for a hedge."""
     for segment in reversed(pipeline.segments):
-        refuse(
-            segment.plan,
-            "a running function cannot be called off; msgov.resilience.futures hedges one that gives a future",
-        )
+        refuse(segment.plan, _RUNNING)
         for layer in reversed(segment.layers):
             if isinstance(layer, Around):
                 handler = layer.sync(handler, pipeline.judge, clock)
@@ -49,7 +58,14 @@ _Reply = tuple[object, Outcome, float]
 _Within = Token[scope.Scope]
 
 
-def _walked(pipeline: Pipeline, segment: Segment, handler: SyncHandler, clock: Clock, sleep: Sleep) -> SyncHandler:
+def _walked(
+    pipeline: Pipeline,
+    segment: Segment,
+    handler: SyncHandler,
+    clock: Clock,
+    sleep: Sleep,
+    entry: Entry | None = None,
+) -> SyncFunction:
     """Walk a segment's two frames round a handler: written out as long as all goes well, from there in `framed`."""
     outer, plan = segment.outer, segment.plan
     if plan is None and not len(outer):
@@ -94,8 +110,8 @@ def _walked(pipeline: Pipeline, segment: Segment, handler: SyncHandler, clock: C
         outer.settle(tickets, outcome, now)
         return reply
 
-    written = straight(segment, handler, awaits=False, clock=clock, resume=resume, arm=_arm, disarm=scope.current.reset)
-    return cast("SyncHandler", written)
+    disarm = scope.current.reset
+    return straight(segment, handler, awaits=False, clock=clock, resume=resume, arm=_arm, disarm=disarm, entry=entry)
 
 
 class _Attempts(Protocol):

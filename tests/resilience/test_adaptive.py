@@ -108,6 +108,18 @@ def test_drops_cut_by_a_tenth_whatever_the_algorithm(algorithm: str) -> None:
     assert gate.limit == 81
 
 
+def test_stream_counts_until_its_first_message() -> None:
+    """How long it goes on is the caller's wish: a minute of stream is no slow callee."""
+
+    class Streamed(Outcome):
+        first = 0.1
+
+    short, long = Adaptive(AdaptiveRule(rtt_max=1.0)), Adaptive(AdaptiveRule(rtt_max=1.0))
+    windows(short, 5, 60.0, Streamed(OK))
+    windows(long, 5, 60.0)
+    assert (short.limit >= 20, long.limit < 20) == (True, True)
+
+
 def test_few_drops_only_keep_the_limit_from_growing() -> None:
     """One slow call in a hundred is bad luck; it is no reason to grow either."""
     gate = Adaptive()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from msgov.call import IGNORED, OK, PERMANENT, TRANSIENT, Call, Outcome, Verdict
@@ -125,6 +127,24 @@ def test_refusal_says_when_and_why() -> None:
     assert str(error) == "pay: breaker open, try again in 1.500 s"
     numbers = {"calls": 4, "failures": 4, "slow": 0, "in_a_row": 4, "seconds": 2.0, "era": 2}
     assert error.facts == {"state": "open", "reason": "failure_rate", **numbers}
+
+
+@pytest.mark.parametrize("now", [0.5, 2.0])
+def test_refusal_of_one_without_a_name_names_the_callee(now: float) -> None:
+    """Who reads the log must know what was not called, be it open or half open."""
+    gate = Breaker(BreakerRule(minimum_calls=1, probes=1), dice=LoadedDice(TOP))
+    call(gate, TRANSIENT, 0.0)
+    if now >= 2.0:
+        gate.admit(CALL, now)
+    assert str(refused(gate, now)).startswith("shop: breaker ")
+
+
+def test_refusal_crosses_process_pools_whole() -> None:
+    """It is an error like any other, though it is made in a quicker way."""
+    error = refused(opened(), 0.5)
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    assert (type(copy), str(copy), copy.retry_after, copy.facts) == (type(error), str(error), 1.5, error.facts)
+    assert copy.overloaded
 
 
 def test_hystrix_single_test_on_open_circuit_after_time_window() -> None:

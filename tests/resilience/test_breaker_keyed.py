@@ -93,6 +93,25 @@ def test_only_a_closed_and_idle_key_is_forgotten_and_the_oldest_first() -> None:
     assert set(gate.breakers) == {"sick", "newer", "new", OTHERS}
 
 
+def test_of_those_that_may_be_forgotten_the_least_recently_used_is() -> None:
+    """It came first or last: when it was asked is what counts."""
+    gate = by_key(most=3)
+    for now, key in ((0.0, "a"), (1.0, "b"), (2.0, "c"), (3.0, "a"), (20.0, "d"), (20.0, "e")):
+        ask(gate, key, now)
+    assert set(gate.breakers) == {"a", "d", "e"}
+
+
+def test_no_call_pays_for_looking_at_all_of_them() -> None:
+    """Among a thousand that are busy eight are looked at; the next new key looks at the next."""
+    gate = by_key(most=1000)
+    for key in range(1000):
+        ask(gate, str(key), 0.0 if key == 500 else 5.0)
+    for number in range(63):
+        ask(gate, f"new-{number}", 10.0)
+    assert "500" not in gate.breakers
+    assert gate.overflowed == 62
+
+
 def test_keys_for_which_there_is_no_room_share_one_breaker() -> None:
     """A million keys that come and go cost as much as so many; what they share opens when most of them fail."""
     gate = by_key(most=10)

@@ -94,7 +94,7 @@ def test_reserve_comes_back_after_the_ttl() -> None:
     assert purse.withdraw(10.0)
 
 
-def test_default_lets_a_quiet_process_retry_once_in_ten_seconds() -> None:
+def test_default_lets_a_quiet_process_retry_once_in_five_seconds() -> None:
     """The floor multiplies by the number of processes, so it is small."""
     purse = Budget()
     assert purse.balance(0.0) == 1.0

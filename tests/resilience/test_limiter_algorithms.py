@@ -31,7 +31,7 @@ def let_in(gate: Limiter, until: float, *, every: float, since: float = 0.0) -> 
 
 def test_token_bucket_decides_as_gcra() -> None:
     """They are one machine: ITU-T I.371 proves it, and a live change between them moves nothing."""
-    gcra, bucket = (Limiter(LimiterRule(rate=2.0, burst=3, algorithm=each)) for each in ("gcra", "token_bucket"))  # type: ignore[arg-type]
+    gcra, bucket = (Limiter(LimiterRule(rate=2.0, burst=3, algorithm=each)) for each in ("gcra", "token_bucket"))
     times = [0.0, 0.0, 0.1, 0.2, 0.2, 0.9, 1.0, 1.0, 5.0, 5.0, 5.0, 5.0]
     assert [admits(gcra, at) for at in times] == [admits(bucket, at) for at in times]
     bucket.rule = LimiterRule(rate=2.0, burst=3, algorithm="gcra")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -67,7 +68,7 @@ class Counting(pybreaker.CircuitMemoryStorage):
         return super().__getattribute__(name)
 
 
-def guarded(**options: object) -> PyBreaker:
+def guarded(**options: Any) -> PyBreaker:
     """Make a gate round a breaker that opens with the second failure."""
     return PyBreaker(pybreaker.CircuitBreaker(**{"fail_max": 2, "reset_timeout": 30.0, **options}))
 
@@ -81,7 +82,8 @@ def fail(gate: PyBreaker, times: int = 1, now: float = 0.0) -> None:
 def wait(gate: PyBreaker, seconds: float) -> None:
     """Let the time of day pass, for the breaker: it reads no clock but the real one."""
     storage = gate.breaker._state_storage
-    storage.opened_at = storage.opened_at - timedelta(seconds=seconds)
+    assert storage.opened_at is not None
+    storage.opened_at -= timedelta(seconds=seconds)
 
 
 def test_fail_max_opens_it_and_the_refusal_is_both_errors() -> None:
@@ -272,7 +274,7 @@ def test_storage_that_is_down_lets_the_call_in(reported: list[BaseException]) ->
     class Lost(pybreaker.CircuitMemoryStorage):
         lost = False
 
-        @property
+        @property  # type: ignore[misc]  # only read here
         def state(self) -> str:
             if Lost.lost:
                 raise ConnectionError("storage")
@@ -436,7 +438,7 @@ def test_half_open_lets_one_of_many_threads_in() -> None:
 def test_what_is_no_pybreaker_is_refused(wrong: object) -> None:
     """Where it is written."""
     with pytest.raises(RuleError, match=r"a pybreaker.CircuitBreaker"):
-        PyBreaker(wrong)
+        PyBreaker(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("lease", [0.0, -1.0, 3601.0])

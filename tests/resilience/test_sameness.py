@@ -39,6 +39,15 @@ def test_request_without_equality_is_refused(request_: object) -> None:
     assert "tea" not in str(refused.value)
 
 
+def test_call_whose_request_only_its_edge_knows_is_refused() -> None:
+    """Two pages of one site would be one answer."""
+    call = Call("shop", "GET")
+    call.context = Opaque()
+    with pytest.raises(TypeError, match="its edge's own, so nothing tells equal calls"):
+        sameness(None)(call)
+    assert sameness(lambda call: "/tea")(call) == ("shop", "GET", "/tea")
+
+
 def test_own_key_says_what_makes_two_calls_the_same() -> None:
     """It stands for the request and for whom it is for; target and method still tell apart."""
     same = sameness(lambda call: str(call.request)[0])

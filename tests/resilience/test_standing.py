@@ -29,7 +29,8 @@ def test_ticket_is_the_snapshot_of_its_call() -> None:
     tickets = [gate.admit(Call("shop"), 0.0) for _ in range(3)]
     told = [gate.standings(ticket, 0.0)[0] for ticket in tickets if not isinstance(ticket, Waiting)]
     assert [each.remaining for each in told] == [99, 98, 97]
-    assert told[2] == Standing("api", 100, 60, 97, pytest.approx(1.8))
+    assert told[2] == Standing("api", 100, 60, 97, told[2].reset)
+    assert told[2].reset == pytest.approx(1.8)
 
 
 @pytest.mark.parametrize(

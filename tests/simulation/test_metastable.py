@@ -32,7 +32,7 @@ def test_defaults_are_back_within_ten_seconds(load: float, trigger: str, server:
 @pytest.mark.parametrize("arm", [NAIVE, JITTER], ids=["naive", "jitter only"])
 def test_naive_arms_collapse_or_the_test_above_is_void(arm: Arm, trigger: str) -> None:
     """Four attempts keep the callee down for good, however well they are spread: jitter cures nothing."""
-    told = play(arm, TRIGGERS[trigger], load=0.9, seed=1, after=20.0)
+    told = play(arm, TRIGGERS[trigger], load=0.9, seed=1, after=12.0)
     assert told.tail <= 0.1
     assert told.recovery == math.inf
     assert told.amplification > 3
@@ -47,7 +47,7 @@ def test_a_budget_alone_is_too_slow() -> None:
 
 def test_dropping_expired_work_alone_is_not_enough_either() -> None:
     """Who takes up only what is still wanted takes it up in its last moment: nearly all of it ends too late."""
-    assert play(EXPIRED, SLOW, load=0.9, seed=1, after=20.0).tail <= 0.3
+    assert play(EXPIRED, SLOW, load=0.9, seed=1, after=12.0).tail <= 0.3
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -50,8 +50,14 @@ def test_rpc_has_it_in_the_scope_of_its_handler(way: str) -> None:
     """Both servers, from a trusted peer and from another; without the header nobody is asked about trust."""
     for trusted, expected in ((True, Criticality.SHEDDABLE_PLUS), (False, Criticality.CRITICAL)):
         seen: list[Any] = []
-        handlers = all_kinds(lambda context, seen=seen: seen.append(scope.current.get().criticality), way)
-        with served(way, handlers, trusted=lambda peer, trusted=trusted: trusted) as s:
+
+        def look(context: Any, seen: list[Any] = seen) -> None:
+            seen.append(scope.current.get().criticality)
+
+        def trusts(peer: str, trusted: bool = trusted) -> bool:
+            return trusted
+
+        with served(way, all_kinds(look, way), trusted=trusts) as s:
             s.call(metadata=tuple(HEADERS.items()))
             s.call()
         assert seen == [expected, Criticality.CRITICAL]

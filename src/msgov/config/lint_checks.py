@@ -120,13 +120,16 @@ def _budget(stack: Stack, traffic: Traffic) -> Iterator[Finding]:
             why = f"without a budget an outage makes {retry.attempts} attempts of each call"
             yield found("retry", "attempts", why, "budget = true beside it", "warning")
         return
-    capacity, whence = traffic.capacity, "the capacity of the callee"
-    limiter = stack.rule("limiter", LimiterRule)
-    quota = stack.rule("quota", QuotaRule)
+    limiter, quota = stack.rule("limiter", LimiterRule), stack.rule("quota", QuotaRule)
+    capacity, whence, sure = traffic.capacity, "the capacity of the callee", True
     if capacity is None and quota is not None:
         capacity, whence = quota.limit.per_second, f"what {stack.place('quota')} lets in"
     elif capacity is None and limiter is not None:
-        capacity, whence = limiter.per_second * traffic.workers, f"what {stack.place('limiter')} lets in"
+        capacity, whence, sure = (
+            limiter.per_second,
+            f"{stack.place('limiter')}, if that is what the callee takes",
+            False,
+        )
     if capacity is None or not any(plan in stack.rules for plan in SEAM):
         return
     floor = budget.minimum * traffic.workers
@@ -135,8 +138,8 @@ def _budget(stack: Stack, traffic: Traffic) -> Iterator[Finding]:
     do = f"a minimum of {capacity * budget.ratio / traffic.workers:.2g} or less for each process"
     if floor > capacity:
         why = f"{said} retries a second are paid for whatever the traffic: above {whence} ({capacity:g}/s)"
-        yield found("budget", "minimum", why, do)
-    elif floor > capacity * budget.ratio:
+        yield found("budget", "minimum", why, do, "error" if sure else "warning")
+    elif sure and floor > capacity * budget.ratio:
         why = f"{said} retries a second whatever the traffic: above its ratio of {whence} ({capacity:g}/s)"
         yield found("budget", "minimum", why, do, "warning")
 

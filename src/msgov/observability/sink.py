@@ -72,9 +72,7 @@ class Sink:
     def write(self, line: bytes) -> None:
         """Write a line, given without its end."""
         data = line + b"\n"
-        lock = self._lock
-        lock.acquire()  # on CPython 3.11 `with` costs twice as much
-        try:
+        with self._lock:
             if self._torn:
                 data = b"\n" + data
             done = 0
@@ -86,5 +84,3 @@ class Sink:
                 self._torn = self._torn or done > 0
             else:
                 self._torn = False
-        finally:
-            lock.release()

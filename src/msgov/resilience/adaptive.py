@@ -44,10 +44,11 @@ class _Ticket(float):
 class Adaptive(Gate[float]):
     """A bulkhead whose limit follows what the callee bears, found by how its round trips answer to it.
 
-    The ticket is the time at which the call was let in. Round trips of calls that were answered are looked at window by
-    window; a timeout, or a refusal for overload, is a drop: any in a window keep the limit from growing, one in ten cut
-    it by a tenth. Other failures, cancellations and our own rejections say nothing. The limit grows only while at least
-    half of it is in use, and comes down to five times what is in flight, though not below `initial`.
+    The ticket is the time at which the call was let in. Round trips of calls that were answered (of a stream until its
+    first message) are looked at window by window. A timeout, or a refusal for overload, is a drop: any in a window keep
+    the limit from growing, one in ten cut it by a tenth. Other failures, cancellations and our own rejections say
+    nothing. The limit grows only while at least half of it is in use, and comes down to five times what is in flight,
+    though not below `initial`.
 
     `sense(lag=...)` tells how late the event loop is, which is taken off each round trip: our own stall says nothing
     about the callee. With `shares` in the rule, `share` names whose share a call uses, by default its criticality
@@ -177,7 +178,8 @@ class Adaptive(Gate[float]):
                     self.dropped += 1
             elif verdict is not IGNORED:
                 self._answered += 1
-                self._rtts.append(now - ticket - self.lag)
+                first = outcome.first  # of a stream: how long it goes on says nothing
+                self._rtts.append((now - ticket if first is None else first) - self.lag)
             if now >= self._due:
                 self._look(now)
             if not self._line.places:

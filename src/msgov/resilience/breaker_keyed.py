@@ -43,9 +43,10 @@ class Breakers(Gate[tuple[Breaker, int]]):
     path). Scopes add up by standing one inside the other: a call that an inner one refuses says nothing to the outer
     one. Raises what `Breaker` raises, with the key among the facts.
 
-    At most `most` keys are remembered. For a new one the key is forgotten that was least recently used, and only if its
-    breaker is closed and was not asked for a whole window: it knows nothing any more. With none such, new keys share
-    one breaker, the key "*", so that memory has a bound and no outage is forgotten; `overflowed` counts their calls.
+    At most `most` keys are remembered. For a new one the least recently used is forgotten (of eight that are looked at,
+    as Redis does it), and only if its breaker is closed and was not asked for a whole window: it knows nothing any
+    more. With none such, new keys share one breaker, the key "*", so that memory has a bound and no outage is
+    forgotten; `overflowed` counts their calls.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Breakers(Gate[tuple[Breaker, int]]):
         self._observers = observers
         self._each: dict[str, _Kept] = {}
         self._others: _Kept | None = None
-        self._line: deque[_Kept] = deque()  # by when they were last looked at: the least recently used comes first
+        self._line: deque[_Kept] = deque()  # all in `_each`, in the order in which they are looked at
         self._lock = threading.Lock()
 
     @property
@@ -129,25 +130,21 @@ class Breakers(Gate[tuple[Breaker, int]]):
         made = _Kept(
             self._rule, name=self.name, target=self.target, key=key, dice=self._dice, observers=self._observers
         )
-        made.seen = made.used = now
+        made.used = now
         return made
 
     def _forget(self, now: float) -> bool:
-        """Forget one that knows nothing any more; say whether there was one among the first in line."""
-        line = self._line
-        for _ in range(min(_LOOKS, len(line))):
-            first = line.popleft()
-            if first.used > first.seen:  # since it was put in its place
-                first.seen = first.used
-            elif first.state is CLOSED and now - first.used >= self._rule.window:
-                del self._each[first.key]
-                return True
-            line.append(first)
-        return False
+        """Forget the least recently used of a few, if one of them knows nothing any more; say whether it did."""
+        looked = [self._line.popleft() for _ in range(min(_LOOKS, len(self._line)))]
+        idle = [each for each in looked if each.state is CLOSED and now - each.used >= self._rule.window]
+        oldest = min(idle, key=lambda each: each.used, default=None)
+        self._line.extend(each for each in looked if each is not oldest)
+        if oldest is not None:
+            del self._each[oldest.key]
+        return oldest is not None
 
 
 class _Kept(Breaker):
-    """A breaker with the times at which it was used, and last looked at in line."""
+    """A breaker with the time at which it was last asked."""
 
     used = 0.0
-    seen = 0.0

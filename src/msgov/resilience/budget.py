@@ -27,14 +27,18 @@ class BudgetRule:
         unit="retries a call",
     )
     minimum: float = field(
-        default=0.1,
+        default=0.2,
         ge=0,
         le=1000,
         unit="retries/s a process",
-        why="quiet callers may retry too; it multiplies by the number of processes, so Finagle's 10 is too much",
+        why="one retry a ttl for the quiet; it multiplies by the number of processes, so Finagle's 10 is too much",
     )
     ttl: float = field(
-        default=10.0, ge=0.1, le=600, unit="s", why="long enough to smooth bursts, too short to hoard (Finagle)"
+        default=5.0,
+        ge=0.1,
+        le=600,
+        unit="s",
+        why="smooths a burst and hoards none: Finagle's 10 s, spent in five bad ones, are 1.2x the traffic and more",
     )
 
 

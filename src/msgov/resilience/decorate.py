@@ -14,7 +14,8 @@ from collections.abc import (
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from msgov import aio, scope, sync
-from msgov.call import Call
+from msgov._straight import Entry
+from msgov.call import NOTHING, Call, called
 from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Pipeline, Policy
@@ -78,18 +79,21 @@ def policies(
 
         def call(args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
             around = scope.current.get()
-            made = Call(
+            return called(
                 target,
-                request=(args, kwargs),
-                deadline=around.deadline,
-                idempotent=idempotent,
-                key=around.key if key is None else key(*args, **kwargs),
-                attempts_left=around.attempts_left,
-                criticality=around.criticality,
+                "",
+                (args, kwargs),
+                around.deadline,
+                idempotent,
+                around.key if key is None else key(*args, **kwargs),
+                NOTHING,
+                around.attempts_left,
+                around.criticality,
+                around.trace,
             )
-            made.trace = around.trace
-            return made
 
+        if not pipeline.policies and not colour.endswith("generator"):
+            return function  # nothing governs it, and that costs nothing
         return functools.wraps(function)(_COLOURS[colour](pipeline, function, call, clock))
 
     return cast("Governed", govern)
@@ -105,21 +109,11 @@ def _coroutine(pipeline: Pipeline, function: _Function, call: _Make, clock: Cloc
         given: _Arguments = call.request  # type: ignore[assignment]  # made by `call` above
         return await function(*given[0], **given[1])
 
-    run = aio.govern(pipeline, handler, clock=clock)
-
-    async def governed(*args: object, **kwargs: object) -> object:
-        return await run(call(args, kwargs))
-
-    return governed
+    return aio.entered(pipeline, handler, Entry(function, call), clock=clock)
 
 
 def _plain(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
-    run = sync.govern(pipeline, functools.partial(_apply, function), clock=clock)
-
-    def governed(*args: object, **kwargs: object) -> object:
-        return run(call(args, kwargs))
-
-    return governed
+    return sync.entered(pipeline, functools.partial(_apply, function), Entry(function, call), clock=clock)
 
 
 def _async_generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:

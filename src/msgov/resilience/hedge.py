@@ -17,6 +17,7 @@ from msgov.resilience.quantile import Recent
 from msgov.rule import field, rule
 
 REFRESH: Final = 3.0  # seconds between two looks at the percentile (Finagle)
+PERIOD: Final = 10.0  # seconds over which `load` is a share: one hedge in it needs five calls a second
 SHORTEST: Final = 0.001  # seconds: below it a timer, and the callee's own noise, are as large as what is to be gained
 PATIENCE: Final = 5.0  # seconds: a longer pushback is cut to it, a hostile one must not hang us (botocore)
 
@@ -184,7 +185,7 @@ class Hedge(Hedging):
 
 
 def _spent_by(rule: HedgeRule) -> BudgetRule:
-    return BudgetRule(ratio=rule.load, minimum=0.0)
+    return BudgetRule(ratio=rule.load, minimum=0.0, ttl=PERIOD)
 
 
 def _spend(call: Call) -> None:

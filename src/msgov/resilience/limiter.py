@@ -156,9 +156,8 @@ class Limiter(Metered[Ticket]):
             if cost <= self._burst:
                 name, state = self._known(name, now)
                 after, early, start = decide.spend(state, cost, now)
-                if (
-                    leaky and start > now and call.deadline is not None
-                ):  # its turn must come while somebody waits for it
+                # Its turn must come while somebody waits for it.
+                if leaky and start > now and call.deadline is not None:
                     early = early or max(0.0, start - call.deadline)
             fits = after is not None and early <= 0.0
             if fits:

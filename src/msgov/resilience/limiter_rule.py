@@ -52,7 +52,7 @@ class LimiterRule:
         ge=1,
         le=10_000_000,
         unit="keys",
-        why="about 20 MB; past it new keys share one bucket, none is forgiven",
+        why="about 15 MB; past it new keys share one bucket, none is forgiven",
     )
     shadow: bool = field(default=False, why="off; else what would be refused is counted and told, and let in")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from msgov.call import Call, Outcome
@@ -19,6 +18,7 @@ from msgov.event import Observers
 from msgov.policy import Waiting
 from msgov.resilience.limiter import Cost, Limiter, LimiterRule
 from msgov.resilience.limiter_keys import PLAIN, SHARED, Keys, digest
+from msgov.resilience.quota_lease import Ask, Lease
 from msgov.resilience.quota_rule import QuotaRule
 from msgov.resilience.standing import Metered, Standing
 
@@ -29,36 +29,7 @@ _SILENT = 1.0  # seconds without an answer after which nobody is thought to fetc
 _SOON = 0.05  # seconds after which to come back, or ask again: an answer takes a few milliseconds
 _EARLY = 1e-3  # a timer may ring this much too soon
 _LINE = 10_000  # calls of one key that wait; what comes beyond is decided by this process's part
-_NEVER = -math.inf
 _BY_PART = -1.0  # the ticket of a call that this process's part let in
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One thing to count: `amount` more under the store's `key`, which lasts `window` seconds from its first count.
-
-    More than `quota` is not granted.
-    """
-
-    name: str
-    key: str
-    amount: int
-    quota: int
-    window: int
-
-
-class _Lease:
-    """What this process has of one key: calls that it may let in; below 0 those that it let in on credit."""
-
-    __slots__ = ("asked", "balance", "left", "line", "seen", "until")
-
-    def __init__(self, left: float) -> None:
-        self.balance = 0.0
-        self.left = left  # of the quota, when the store was last asked
-        self.until = 0.0  # when a used-up quota begins anew
-        self.asked = _NEVER  # since when an answer is awaited
-        self.seen = 0.0
-        self.line: list[Waiting[float]] = []
 
 
 class Quota(Metered[float]):
@@ -142,8 +113,7 @@ class Quota(Metered[float]):
         with self._lock:
             name, lease = self._known(name, now)
             lease.seen = now
-            if lease.until and now >= lease.until:  # another window: what was let in too much is over
-                lease.until, lease.balance, lease.left = 0.0, max(0.0, lease.balance), float(self._quota)
+            lease.turn(now, self._quota)
             under_way = lease.asked >= self._since
             left = lease.balance - cost
             if left >= 0 or (left >= -self._credit and not lease.until):
@@ -169,9 +139,9 @@ class Quota(Metered[float]):
             raise self._refused(call, cost, until, now)  # in no variable of the frame that it holds
         return self._by_part(call, now) if found == _BY_PART else found
 
-    def _known(self, name: str, now: float) -> tuple[str, _Lease]:
+    def _known(self, name: str, now: float) -> tuple[str, Lease]:
         """Return the key that decides, and its lease: the shared one for a new key when there is no room."""
-        lease: _Lease | None = self._keys.find(name)
+        lease: Lease | None = self._keys.find(name)
         if lease is None:
             if self._keys.room(now):
                 self._keys.add(name)
@@ -180,14 +150,14 @@ class Quota(Metered[float]):
                 name = SHARED
                 lease = self._keys.find(name)
             if lease is None:
-                lease = self._keys.states[name] = _Lease(float(self._quota))
+                lease = self._keys.states[name] = Lease(self._quota)
         return name, lease
 
-    def _idle(self, lease: _Lease) -> float:
+    def _idle(self, lease: Lease) -> float:
         """Say when a key may be forgotten: the window that it was last used in is over by then."""
         return math.inf if lease.asked >= self._since else max(lease.seen + self._window, lease.until)
 
-    def _want(self, name: str, lease: _Lease, now: float) -> Callable[[], None] | None:
+    def _want(self, name: str, lease: Lease, now: float) -> Callable[[], None] | None:
         """Ask for more of a key; return whom to wake after the lock."""
         lease.asked = now
         self._wanted[name] = None
@@ -262,7 +232,7 @@ class Quota(Metered[float]):
             wanted, self._wanted = self._wanted, {}
             return [self._ask(name, lease) for name in wanted if (lease := self._keys.find(name)) is not None]
 
-    def _ask(self, name: str, lease: _Lease) -> Ask:
+    def _ask(self, name: str, lease: Lease) -> Ask:
         line = sum(self._waiting[each][1] for each in lease.line if each in self._waiting)
         amount = max(1, math.ceil(self._held - lease.balance + line))
         kept = name if len(name) > PLAIN else digest(name)  # in the store each key has one length, and no secret in it
@@ -275,22 +245,17 @@ class Quota(Metered[float]):
         """
         woken: list[Waiting[float]] = []
         with self._lock:
-            lease: _Lease | None = self._keys.find(ask.name)
+            lease: Lease | None = self._keys.find(ask.name)
             if lease is None:
                 return
-            lease.asked = _NEVER
-            lease.balance += max(0, min(ask.amount, ask.quota - (count - ask.amount)))
-            lease.left = float(max(0, ask.quota - count))
-            over = count > ask.quota
-            if over:
-                lease.until = now + max(_SOON, ask.window if ends is None else ends)
+            lease.fill(ask, count, now, max(_SOON, ask.window if ends is None else ends))
             line, lease.line = lease.line, []
             for waiting in line:
                 held = self._waiting.get(waiting)
                 if held is None:  # it left the line
                     continue
                 call, cost = held
-                if lease.balance < cost and not over:
+                if lease.balance < cost and not lease.until:
                     lease.line.append(waiting)
                     continue
                 del self._waiting[waiting]

@@ -56,7 +56,7 @@ class QuotaRule:
         ge=1,
         le=10_000_000,
         unit="keys",
-        why="about 40 MB; past it new keys share one quota, none is forgiven",
+        why="about 30 MB; past it new keys share one quota, none is forgiven",
     )
 
     def lint(self) -> Iterable[Problem]:

@@ -22,8 +22,8 @@ def sameness(key: Key | None) -> Key:
     By default a call is named by target, method, `call.key` (whom it is for) and request, where a function's arguments
     compare as `functools.lru_cache` compares them. A `key` of the user's own, a function of the call, stands for the
     last two; it returns None for a call that must be made. The name raises `TypeError`, on the call, where its request
-    cannot be hashed or compares by identity: then `key` must say what makes two calls the same. Raises `RuleError` for
-    a `key` that is no plain function of one thing.
+    cannot be hashed, compares by identity, or is known to its edge alone: then `key` must say what makes two the same.
+    Raises `RuleError` for a `key` that is no plain function of one thing.
     """
     if key is None:
         return _by_request
@@ -49,6 +49,8 @@ def _by_request(call: Call) -> Hashable:
     asked: object
     if isinstance(request, tuple) and len(request) == 2 and isinstance(request[0], tuple) and _named(request[1]):
         asked = (request[0], *sorted(request[1].items())) if request[1] else request[0]
+    elif request is None and call.context is not None:
+        raise _unnamed(call, "what it asks for is its edge's own")
     elif request is not None and type(request).__hash__ is _IDENTITY:
         raise _unnamed(call, f"{type(request).__name__} compares by identity")
     else:

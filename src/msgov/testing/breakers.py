@@ -272,7 +272,7 @@ async def _ratio(stage: Stage) -> None:
     await stage.recover()
     if not await stage.ask(fails=True):
         raise Flaw("no probe let in")
-    for _ in range(4):
+    for _ in range(2):  # two of five went well, one badly: a third could close it, and then a ramp may refuse
         if not await stage.ask():
             raise Flaw("one failed probe decides")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from msgov import scope as scopes
 from msgov import wire
-from msgov.call import Call
+from msgov.call import Call, called
 from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Policy
@@ -75,18 +75,18 @@ def received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -
             baggage=said.baggage,
             criticality=said.criticality,
         )
-    call = Call(
+    call = called(
         edge.service,
         f"{verb} {UNKNOWN}",
-        deadline=around.deadline,
-        key=key,
-        metadata=headers,
-        attempts_left=around.attempts_left,
-        criticality=around.criticality,
+        None,
+        around.deadline,
+        False,
+        key,
+        headers,
+        around.attempts_left,
+        around.criticality,
+        around.trace,
     )
-    call.trace = around.trace
-    if not _ATTEMPTS.isdisjoint(raw):
-        call.attempt = wire.attempt(headers)
     return call, around, deadline is not None
 
 

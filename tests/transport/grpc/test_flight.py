@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from msgov.call import Call, Outcome
-from msgov.errors import DeadlineExceeded, RateLimited
+from msgov.errors import DeadlineExceeded, RateLimited, Rejected
 from msgov.pipeline import Pipeline
 from msgov.policy import Gate, Plan, Substitute
 from msgov.testing import ManualClock, outcomes
@@ -233,6 +233,32 @@ def test_a_reply_has_no_first_message() -> None:
     assert scene.flight.commit(scene.port.natives[0])
     scene.port.natives[0].end(OK)
     assert [outcome.first for outcome in (*scene.inner.outcomes, *scene.outer.outcomes)] == [None, None]
+
+
+def test_a_refusal_says_which_policy_it_is_of() -> None:
+    """At once, or after a wait in line."""
+
+    class Closed(Gate[int]):
+        """Refuses all."""
+
+        name = "echo/*"
+
+        def admit(self, call: Call, now: float) -> int:
+            raise RateLimited("closed")
+
+        def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
+            """Learn nothing."""
+
+    refused = Scene(Closed()).begun().flight.error
+    assert isinstance(refused, RateLimited)
+    assert (refused.policy, refused.name) == ("closed", "echo/*")
+    turnstile = Turnstile(1, 10.0)
+    Scene(turnstile).begun()
+    waiting = Scene(turnstile).begun()
+    waiting.port.timers[0].ring()
+    late = waiting.flight.error
+    assert isinstance(late, Rejected)
+    assert late.policy == "turnstile"
 
 
 def test_the_time_in_line_is_not_the_callees() -> None:

@@ -42,9 +42,10 @@ class _Slow:
 
 
 def _changed(slow: _Slow, request: Any) -> Any:
-    return Ask(
-        text=request.text, count=request.count, sleep=slow.sleep or request.sleep, fail=slow.fail or request.fail
-    )
+    changed = Ask()
+    changed.CopyFrom(request)
+    changed.sleep, changed.fail = slow.sleep or request.sleep, slow.fail or request.fail
+    return changed
 
 
 class AioInstance(AioEcho):

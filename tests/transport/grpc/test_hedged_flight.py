@@ -76,6 +76,38 @@ def test_the_failure_that_counts_is_no_rejection_of_ours() -> None:
     assert made.held == (0, 0, 0)
 
 
+def test_a_call_lasts_from_its_begin_and_an_attempt_from_its_own() -> None:
+    """Whoever learns latency of the call and of its instances must not learn the same number."""
+    made = scene().begun()
+    made.port.clock.advance(1.0)
+    made.port.natives[0].end(UNAVAILABLE)
+    made.port.clock.advance(2.0)
+    made.port.natives[1].end(UNAVAILABLE)
+    assert [outcome.seconds for outcome in made.inner.outcomes] == [1.0, 2.0]
+    assert [outcome.seconds for outcome in made.outer.outcomes] == [3.0]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_each_attempt_teaches_the_plan_once(streams: bool) -> None:
+    """A stream that is ahead is heard of with its first message, and not again at its end."""
+
+    class Learning(Hedge):
+        """Counts what it learns."""
+
+        learnt = 0
+
+        def learn(self, outcome: Outcome, now: float) -> None:
+            self.learnt += 1
+
+    plan = Learning(HedgeRule(initial=0.05, load=4.0))
+    made = Scene(kind=Hedged, plan=plan, streams=streams).begun()
+    ring(made)
+    if streams:
+        made.port.reading[0](["a"])
+    made.port.natives[0].end(UNAVAILABLE if streams else OK)
+    assert (plan.learnt, made.flight.over) == (2, True)
+
+
 def test_a_substitute_outside_answers_once_all_have_failed() -> None:
     """It stands for the call, not for an attempt."""
     made = scene(Answers(lambda call, error: "instead")).begun()
@@ -274,6 +306,8 @@ class TestRaces:
                 assert made.held == (0, 0, 0)
                 assert (made.outer.entered, len(made.outer.outcomes)) == (1, 1)
                 assert made.inner.entered == len(made.inner.outcomes) == len(natives)
+                cancelled = isinstance(made.flight.error, grpc.FutureCancelledError) or streams
+                assert cancelled or made.outer.verdicts != ["IGNORED"]  # what it was told is what it answers
                 return made.outer.verdicts[0], len(natives)
 
             return [known[act] for act in acts], outcome

@@ -13,7 +13,7 @@ from functools import partial
 import grpc
 
 from msgov.call import IGNORED, Outcome
-from msgov.errors import DeadlineSpent
+from msgov.errors import DeadlineSpent, explain
 from msgov.pipeline import Frame, Tickets
 from msgov.policy import Waiting
 
@@ -96,6 +96,7 @@ class Flight(Landing[N]):
         try:
             line = frame.enter(self.call, tickets, now)
         except BaseException as error:  # noqa: BLE001  kept, and raised to whoever awaits
+            explain(frame.steps[len(tickets)], error)
             self._failed(self._judged(error, now), now)
             return
         if line is None:
@@ -125,6 +126,7 @@ class Flight(Landing[N]):
             if ticket is None:
                 raise gate.late(waiting, now)
         except BaseException as error:  # noqa: BLE001  as in _enter
+            explain(gate, error)
             self._failed(self._judged(error, now), now)
             return
         tickets.append(ticket)

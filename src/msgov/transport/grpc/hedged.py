@@ -141,7 +141,6 @@ class Hedged(Flight[N]):
 
     def _arrived(self, flight: Flight[N]) -> None:
         """End as the stream that has won."""
-        self.cancelled = self.cancelled or flight.cancelled
         if not self.over:
             self._take(flight, cast("Outcome", flight.outcome), self.port.clock())
 
