@@ -79,8 +79,8 @@ def sources(machine: str) -> list[Path]:
 
 
 def tests(machine: str) -> list[Path]:
-    """Return the files that test it: they mirror the source."""
-    stems = {machine, *(path.stem.lstrip("_") for path in sources(machine))}
+    """Return the files that test it: they mirror the source; one asks of every policy the same."""
+    stems = {machine, "every_policy", *(path.stem.lstrip("_") for path in sources(machine))}
     folder = ROOT / "tests/resilience"
     return sorted({path for stem in stems for name in (stem, f"{stem}_*") for path in folder.glob(f"test_{name}.py")})
 

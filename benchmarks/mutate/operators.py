@@ -82,6 +82,8 @@ def _of(
     """Change the function in the tree, compile the tree, and change it back."""
     for statement, parent, field, at in _statements(function):
         was = _head(statement)
+        if statement is function.body[-1] and isinstance(statement, ast.Return) and _is_none(statement.value):
+            continue  # says what would happen anyway
         for change, undo in _changes(statement, parent, field, at):
             change()
             becomes = _head(getattr(parent, field)[at])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from msgov.call import Call
+from msgov.call import OK, Call
 from msgov.pipeline import Answered, Segment
 from msgov.policy import Gate, Waiting
 
@@ -119,7 +119,7 @@ def _step(gate: Gate[Any]) -> _Step:
 def _written(shape: _Shape) -> Callable[..., Any]:
     name, source = f"<msgov walk {abs(hash(shape)):x}>", _source(shape)
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # tracebacks show its lines
-    space: dict[str, Any] = {"Answered": Answered, "Waiting": Waiting, "Line": Line}
+    space: dict[str, Any] = {"Answered": Answered, "OK": OK, "Waiting": Waiting, "Line": Line}
     exec(compile(source, name, "exec"), space)  # noqa: S102  our own text, with nothing in it from outside
     made: Callable[..., Any] = space["make"]
     return made
@@ -190,6 +190,8 @@ def _exit(way_out: list[str], passed: str) -> list[str]:
         return []
     return [
         "outcome = Answered()",
+        "outcome.verdict = OK",
+        "outcome.error = None",
         "outcome.status = call.status",
         "outcome.seconds = ended - started",
         "try:",

@@ -24,15 +24,14 @@ Orphans: TypeAlias = "deque[tuple[Frame, Tickets]]"
 
 
 class Answered(Outcome):
-    """The outcome of a reply, made on every call that goes well: `status` and `seconds` are stored from outside.
+    """The outcome of a reply, made on every call that goes well: it costs less than half.
 
-    So it costs less than half: no Python function is called to make it, and five of its values are the class's.
+    No Python function is called to make it. What policies look at on that way is stored from outside (`verdict`,
+    `error`, `status`, `seconds`); the rest is the class's own.
     """
 
     __slots__ = ()
 
-    verdict = OK
-    error = None
     retry_after = None
     sent = YES
     overloaded = False
@@ -43,6 +42,8 @@ class Answered(Outcome):
 def answered(status: str, seconds: float) -> Outcome:
     """Return the outcome of a reply that took so long."""
     well: Outcome = Answered()
+    well.verdict = OK
+    well.error = None
     well.status = status
     well.seconds = seconds
     return well

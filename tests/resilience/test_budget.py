@@ -146,6 +146,21 @@ def test_rule_out_of_range_is_refused(wrong: dict[str, float]) -> None:
         BudgetRule(**wrong)
 
 
+def test_budget_says_whose_it_is_and_what_it_did() -> None:
+    """For metrics and the console."""
+    purse = Budget(BudgetRule(ratio=0, minimum=0.1, ttl=10), name="payment/*", target="payment")
+    assert (purse.name, purse.target, purse.spent, purse.refused) == ("payment/*", "payment", 0, 0)
+    assert [purse.withdraw(0.0) for _ in range(3)] == [True, False, False]
+    assert (purse.spent, purse.refused) == (1, 2)
+
+
+def test_remaining_of_less_than_one_retry() -> None:
+    """A purse that has half of one, and spent none, is full, though it pays for nothing yet."""
+    purse = Budget(BudgetRule(ratio=0.5, minimum=0))
+    purse.deposit(0.0)
+    assert purse.remaining(0.0) == 1.0
+
+
 class Walk(RuleBasedStateMachine):
     """A budget against a plain list of what was paid in and taken out."""
 

@@ -55,9 +55,9 @@ def test_less_than_the_floor_is_refused() -> None:
 def test_what_ran_out_of_time_is_counted() -> None:
     """Apart from other failures: it is the number that says the deadline is too short, or the callee too slow."""
     deadline = Deadline(1)
-    for error in (DeadlineExceeded("late"), ConnectionError("lost")):
+    for error in (DeadlineExceeded("late"), ConnectionError("lost"), DeadlineExceeded("late")):
         deadline.settle(deadline.admit(Call("shop"), 0.0), Outcome(TRANSIENT, error=error), 1.0)
-    assert deadline.exceeded == 1
+    assert deadline.exceeded == 2
 
 
 def test_new_rule_is_one_store() -> None:
@@ -160,7 +160,17 @@ def test_new_share_keeps_the_window() -> None:
     deadline = Deadline(DeadlineRule(refuse_at_most=0.5))
     assert [refused(deadline, 0.0) for _ in range(4)] == [False, True, False, True]
     deadline.rule = DeadlineRule(refuse_at_most=0.2)
+    assert deadline.rule.refuse_at_most == 0.2
     assert not any(refused(deadline, 0.0) for _ in range(5))
+
+
+def test_new_share_counts_from_the_next_call() -> None:
+    """A gate that had none begins to count what it lets in."""
+    deadline = Deadline(1)
+    deadline.rule = DeadlineRule(refuse_at_most=0.2)
+    for _ in range(4):
+        deadline.admit(Call("shop"), 0.0)
+    assert refused(deadline, 0.0)
 
 
 @given(

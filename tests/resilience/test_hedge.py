@@ -101,6 +101,16 @@ def test_loser_counts_as_having_taken_as_long_as_it_had() -> None:
     assert hedge.next(safe(), 1, None, 3.0) == 0.2
 
 
+def test_loser_that_had_exactly_the_delay_counts() -> None:
+    """It is cancelled no sooner."""
+    hedge = taught(*HUNDRED)
+    hedge.next(safe(), 1, None, 0.0)
+    for _ in range(900):
+        hedge.learn(Outcome(IGNORED, seconds=0.095), 0.0)
+    hedge.rule = HedgeRule(percentile=0.5)
+    assert hedge.next(safe(), 1, None, 0.0) == 0.095
+
+
 def test_loser_that_had_no_time_teaches_nothing() -> None:
     """A hedge that was cancelled after a millisecond might have taken a second."""
     hedge = taught(*HUNDRED)
@@ -217,6 +227,13 @@ def test_chain_wide_allowance_is_spent() -> None:
     assert not hedge.begins(call, 1, 0.0)
     assert hedge.next(call, 1, FAILED, 0.0) is None
     assert (call.attempts_left, hedge.suppressed["allowance"]) == (0, 2)
+
+
+def test_attempt_after_a_failure_spends_the_allowance_too() -> None:
+    """Once."""
+    hedge, call = begun(), safe(attempts_left=3)
+    assert hedge.next(call, 1, FAILED, 0.0) == 0.0
+    assert call.attempts_left == 2
 
 
 @pytest.mark.parametrize(("left", "starts"), [(0.04, False), (0.05, False), (0.06, True)])

@@ -214,6 +214,17 @@ def test_new_rate_keeps_what_was_used() -> None:
     assert gate.limit == 1.0
 
 
+def test_new_room_for_keys_is_live() -> None:
+    """More of it gives the next key a bucket of its own, less of it forgets nobody."""
+    gate = Limiter(LimiterRule(rate="1/hour", keys_max=1))
+    assert admits(gate, 0.0, "a")
+    gate.rule = LimiterRule(rate="1/hour", keys_max=2)
+    assert admits(gate, 0.0, "b")
+    gate.rule = LimiterRule(rate="1/hour", keys_max=1)
+    assert [admits(gate, 0.0, key) for key in "abcd"] == [False, False, True, False]
+    assert (gate.keys, gate.overflowed) == (2, 2)
+
+
 def test_threads_share_a_limit_exactly() -> None:
     """Between any two lines of the gate another thread may go first."""
 

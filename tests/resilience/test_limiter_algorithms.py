@@ -158,6 +158,15 @@ def test_several_limits_all_hold() -> None:
     assert (error.facts["quota"], error.facts["window"]) == (30, 60)
 
 
+def test_refusal_tells_of_the_limit_that_refused() -> None:
+    """The second is spent, the hour is not: whoever reads "98 left" next to a refusal would doubt both."""
+    gate = Limiter(LimiterRule(rate="2/second, 100/hour"))
+    for _ in range(2):
+        assert admits(gate, 0.0)
+    error = refusal(gate, 0.0)
+    assert [error.facts[each] for each in ("quota", "window", "remaining")] == [2, 1, 0]
+
+
 def test_call_that_one_limit_refuses_spends_nothing_of_the_other() -> None:
     """A flood against the second must not use up the minute."""
     gate = Limiter(LimiterRule(rate="2/second, 10/hour"))

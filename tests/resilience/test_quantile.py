@@ -37,12 +37,16 @@ def test_what_is_old_says_nothing() -> None:
     recent = seen(*[0.1] * 100)
     assert recent.quantiles((0.5,), AGE, least=100) == (0.1,)
     assert recent.quantiles((0.5,), AGE + 0.1, least=100) is None
+    late = seen(*[0.1] * 100, at=1000.0)
+    assert late.quantiles((0.5,), 1000.0 + AGE, least=100) == (0.1,)
 
 
 def test_memory_is_bounded() -> None:
     """The last thousand decide, however many came before."""
     recent = seen(*[9.0] * 5000, *[1.0] * MOST)
     assert recent.quantiles((0.999,), 0.0, least=1) == (1.0,)
+    assert recent.quantiles((0.5,), 0.0, least=MOST) == (1.0,)
+    assert recent.quantiles((0.5,), 0.0, least=1001) is None
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200), st.floats(0.01, 0.999))

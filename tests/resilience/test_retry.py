@@ -290,3 +290,16 @@ def test_grpc_retry_state_fuzz(
     assert left is None or call.attempts_left == left - 1 >= 0
     assert deadline is None or delay + rule.minimum < deadline
     assert 0 <= delay <= rule.cap + rule.patience
+
+
+def test_attempt_that_would_end_with_the_deadline_is_not_started() -> None:
+    """What has exactly the minimum left cannot finish before it."""
+    retry = Retry(RetryRule(minimum=0.25, base=1.0), dice=HALF)
+    assert retry.next(safe(deadline=0.75), 1, FAILED, 0.0) is None
+    assert retry.next(safe(deadline=0.7501), 1, FAILED, 0.0) == 0.5
+
+
+def test_retry_says_whose_it_is() -> None:
+    """For metrics and the console."""
+    retry = Retry(name="payment/Charge", target="payment")
+    assert (retry.name, retry.target) == ("payment/Charge", "payment")

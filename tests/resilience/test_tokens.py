@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgov.call import IGNORED, OK, PERMANENT, TRANSIENT, Call, Outcome, Verdict
 from msgov.errors import RuleError
 from msgov.policy import Waiting
-from msgov.resilience import Hedge, Retry, Tokens, TokensRule
+from msgov.resilience import Hedge, Retry, RetryRule, Tokens, TokensRule, policies
 from msgov.resilience import tokens as module
 from msgov.testing import LoadedDice, outcomes
 
@@ -33,6 +33,14 @@ def test_grpc_replacement_keeps_the_fraction() -> None:
     purse.fail()
     purse.rule = TokensRule(maximum=10, ratio=1.6)
     assert purse.left == 7.5
+    assert purse.rule.maximum == 10
+    for _ in range(9):
+        purse.succeed()
+    assert purse.left == 10
+    purse.rule = TokensRule(maximum=3)
+    purse.fail()
+    purse.rule = TokensRule(maximum=10)
+    assert purse.left == 6.666  # whole thousandths, downwards
 
 
 @pytest.mark.parametrize(("verdict", "left"), [(OK, 3.5), (TRANSIENT, 2.0), (PERMANENT, 3.0), (IGNORED, 3.0)])
@@ -57,7 +65,8 @@ def test_retry_asks_it_and_pays_nothing() -> None:
     purse.fail()
     purse.fail()
     assert retry.next(call, 1, failed, 0.0) is None
-    assert (purse.spent, purse.refused, retry.suppressed["budget"]) == (1, 1, 1)
+    assert retry.next(call, 1, failed, 0.0) is None
+    assert (purse.spent, purse.refused, retry.suppressed["budget"]) == (1, 2, 2)
 
 
 def test_hedge_asks_it_too() -> None:
@@ -97,3 +106,36 @@ def test_rule_out_of_range_is_refused(wrong: dict[str, float]) -> None:
     """gRPC's own ranges: up to a thousand tokens, thousandths of one."""
     with pytest.raises(RuleError, match=next(iter(wrong))):
         TokensRule(**wrong)  # type: ignore[arg-type]
+
+
+def test_just_more_than_half_lets_one_follow() -> None:
+    """Exactly half does not."""
+    purse = Tokens(TokensRule(maximum=2, ratio=0.001))
+    purse.fail()
+    assert not purse.withdraw(0.0)
+    purse.succeed()
+    assert purse.withdraw(0.0)
+
+
+def test_success_never_overfills() -> None:
+    """Nor does it leave a full purse less than full."""
+    purse = Tokens(TokensRule(maximum=2, ratio=1.5))
+    purse.fail()
+    purse.succeed()
+    assert purse.left == 2
+
+
+def test_in_a_pipeline() -> None:
+    """The gate inside the seam counts each attempt, and the retry stops at half."""
+    purse = Tokens(TokensRule(maximum=3), name="stock", target="shop")
+    begun: list[int] = []
+
+    @policies(Retry(RetryRule(attempts=5, base=1e-6), budget=purse), purse.gate)
+    def ask() -> None:
+        begun.append(1)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        ask()
+    assert (len(begun), purse.left) == (2, 1)
+    assert (purse.name, purse.target) == ("stock", "shop")

@@ -42,13 +42,16 @@ class Bulkhead(Gate[int]):
     def __init__(self, rule: BulkheadRule = _DEFAULT, *, name: str = "", target: str = "") -> None:
         self.name = name
         self.target = target
-        self.inflight = 0
         self.queued = 0
         self.rejected = 0
         self._rule = rule
-        self._limit = rule.limit
         self._lock = threading.Lock()
         self._line: Line[int] = Line(rule)
+        # To take a permit from the pile, or to put one back, is one C-level step, and needs no lock as long as nobody
+        # is in line. Whoever joins the line looks at the pile once more after it, whoever puts back looks at the line.
+        self._pile: list[int] = [_PERMIT] * rule.limit
+        self._permits = rule.limit  # those in the pile and those handed out
+        self._busy = False  # somebody is in line, or there are more permits than the limit
 
     @property
     def rule(self) -> BulkheadRule:
@@ -59,8 +62,11 @@ class Bulkhead(Gate[int]):
     def rule(self, rule: BulkheadRule) -> None:
         with self._lock:
             self._rule = rule
-            self._limit = rule.limit
             self._line.set(rule)
+            if rule.limit > self._permits:
+                self._pile += [_PERMIT] * (rule.limit - self._permits)
+                self._permits = rule.limit
+            self._busy = True
             woken = self._grant(None)
         for waiting in woken:
             waiting.rouse()
@@ -68,7 +74,12 @@ class Bulkhead(Gate[int]):
     @property
     def limit(self) -> int:
         """How many may be in flight."""
-        return self._limit
+        return self._rule.limit
+
+    @property
+    def inflight(self) -> int:
+        """How many are in flight."""
+        return self._permits - len(self._pile)
 
     @property
     def depth(self) -> int:
@@ -77,24 +88,41 @@ class Bulkhead(Gate[int]):
 
     def admit(self, call: Call, now: float) -> int | Waiting[int]:
         """Hand out a permit, or a place in the line; raise `BulkheadFull` when both are taken."""
-        with self._lock:  # not by acquire and release: an interrupt between the two would leave it locked for ever
-            if self.inflight < self._limit:  # then nobody is in line: every free permit went down it
-                self.inflight += 1
-                return _PERMIT
+        if not self._busy:
+            try:
+                return self._pile.pop()
+            except IndexError:
+                pass
+        return self._knock(call, now)
+
+    def _knock(self, call: Call, now: float) -> int | Waiting[int]:
+        with self._lock:
+            if not self._line.places and self._permits <= self._rule.limit and self._pile:
+                try:
+                    return self._pile.pop()
+                except IndexError:  # somebody was quicker
+                    pass
             place = self._line.join(call, now)
-            if place is not None:
+            woken: list[Waiting[int]] = []
+            if place is None:
+                self.rejected += 1
+                inflight, depth = self.inflight, len(self._line)
+            else:
                 self.queued += 1
-                return place
-            self.rejected += 1
-            inflight, depth = self.inflight, len(self._line)
-        raise self._full(f"{self.name or call.target}: {inflight} in flight, {depth} in line", inflight, depth)
+                self._busy = True
+                woken = self._grant(now)  # what was put back before that could be seen
+        for waiting in woken:
+            waiting.rouse()
+        if place is None:
+            raise self._full(f"{self.name or call.target}: {inflight} in flight, {depth} in line", inflight, depth)
+        return place if place.ticket is None else place.ticket
 
     def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
-        """Take the permit back and hand it to whose turn it is."""
+        """Put the permit back, and hand it to whose turn it is."""
+        self._pile.append(ticket)
+        if not self._busy:
+            return
         with self._lock:
-            self.inflight -= 1
-            if not self._line.places:
-                return
             woken = self._grant(now)
         for waiting in woken:
             waiting.rouse()
@@ -117,16 +145,24 @@ class Bulkhead(Gate[int]):
         )
 
     def _full(self, message: str, inflight: int, depth: int) -> BulkheadFull:
-        return BulkheadFull(message, inflight=inflight, limit=self._limit, depth=depth, queue=self._rule.queue)
+        return BulkheadFull(message, inflight=inflight, limit=self._rule.limit, depth=depth, queue=self._rule.queue)
 
     def _grant(self, now: float | None) -> list[Waiting[int]]:
-        """Hand free permits down the line; call with the lock held."""
+        """Hand permits from the pile down the line, what is above the limit to nobody; call with the lock held."""
         woken: list[Waiting[int]] = []
-        while self.inflight < self._limit:
+        while self._pile:
+            try:
+                permit = self._pile.pop()
+            except IndexError:  # somebody was quicker
+                break
+            if self._permits > self._rule.limit:
+                self._permits -= 1
+                continue
             waiting = self._line.next(now)
             if waiting is None:
+                self._pile.append(permit)
                 break
-            self.inflight += 1
-            waiting.resolve(ticket=_PERMIT)
+            waiting.resolve(ticket=permit)
             woken.append(waiting)
+        self._busy = bool(self._line.places) or self._permits > self._rule.limit
         return woken

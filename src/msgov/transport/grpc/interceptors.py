@@ -84,7 +84,8 @@ class _Foreign:
         around = scope.current.get()
         deadline = until(asked.details.timeout, around.deadline, self.clock())
         request = None if self._once else asked.request
-        call = Sending(self._edge.target, path, request, deadline, idempotent(path) or keyed(asked.details.metadata), around)
+        twice = idempotent(path) or keyed(asked.details.metadata)
+        call = Sending(self._edge.target, path, request, deadline, twice, around)
         call.context = asked
         return call
 
