@@ -162,6 +162,7 @@ def test_an_explained_rejection_crosses_a_process_pool() -> None:
     error = refused(Lock())
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
     assert copy.as_dict() == error.as_dict()
+    assert copy._rule == errors.version(Lock.rule)
 
 
 def test_only_what_was_surely_not_sent_is_safe_to_retry() -> None:

@@ -267,8 +267,8 @@ def test_cancel_tells_all_and_decides_nothing() -> None:
     """The caller has gone: nobody is told of an end."""
     course = Course(four()).start()
     course.wait(0.5)
-    assert course.race.cancel()
-    assert not course.race.cancel()
+    assert course.race.cancel() is True
+    assert course.race.cancel() is False
     assert (course.told, course.ends, course.armed) == ([1, 2], [], False)
     course.end(1, Outcome(IGNORED))
     course.end(2, failed())
@@ -355,6 +355,109 @@ def test_faulty_plan_costs_no_attempt_under_way(monkeypatch: pytest.MonkeyPatch)
     course.end(1, failed())
     assert reported == ["begins", "next"]
     assert (len(course.begun), len(course.ends)) == (1, 1)
+
+
+def test_pushback_of_half_a_second_is_one() -> None:
+    """Short ones too."""
+    course = Course(four()).start()
+    course.end(1, failed(asked=0.25))
+    course.wait(0.24)
+    assert sorted(course.begun) == [1]
+    course.wait(0.01)
+    assert sorted(course.begun) == [1, 2]
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.5])
+def test_second_pushback_does_not_move_what_is_scheduled(asked: float) -> None:
+    """It is paid for, and the first word stands."""
+    plan = four()
+    course = Course(plan).start()
+    course.wait(0.5)
+    course.end(1, failed(asked=2.0))
+    course.end(2, failed(asked=asked))
+    assert (plan.retried, sorted(course.begun)) == (1, [1, 2])
+
+
+def test_plan_that_said_no_is_not_asked_again() -> None:
+    """A callee that said "do not" to one attempt said it to the call."""
+    plan = four()
+    course = Course(plan).start()
+    course.wait(0.5)
+    course.end(1, failed(asked=-1.0))
+    course.end(2, failed())
+    assert (plan.retried, sorted(course.begun), len(course.ends)) == (0, [1, 2], 1)
+
+
+def test_delay_counts_from_the_start_of_the_attempt() -> None:
+    """Not from when it was sent: what its gates took is part of what its caller waits."""
+    course = Course(four())
+    begin = course._begin
+
+    def slowly(fork: Call, ended: Ended) -> Cancel:
+        course.now += 0.2
+        return begin(fork, ended)
+
+    course.race._begin = slowly
+    course.start()
+    course.wait(0.29)
+    assert sorted(course.begun) == [1]
+    course.wait(0.02)
+    assert sorted(course.begun) == [1, 2]
+
+
+def test_timer_that_rings_although_it_was_called_off_is_not_heard() -> None:
+    """On another thread it was ringing already: of a decided call, and of one that has begun its next attempt since."""
+    course = Course(four()).start()
+    late = course._timers[0][2].act
+    assert late is not None
+    course.end(1, failed())
+    late()
+    assert sorted(course.begun) == [1, 2]
+    later = course._timers[-1][2].act
+    assert later is not None
+    course.end(2, WELL)
+    later()
+    assert (sorted(course.begun), len(course.ends)) == ([1, 2], 1)
+
+
+def test_timer_that_rings_before_it_is_known() -> None:
+    """A delay of no time, on another thread: it begins one attempt, and is called off for all that follows."""
+    plan = Hedge(HedgeRule(attempts=3, initial=0.1, load=4))
+    rung: list[Timer] = []
+    course = Course(plan)
+    later = course._later
+
+    def at_once(seconds: float, act: Callable[[], None]) -> Timer:
+        timer = later(seconds, act)
+        if not rung:
+            rung.append(timer)
+            act()
+        return timer
+
+    course.race._later = at_once
+    course.start()
+    assert sorted(course.begun) == [1, 2]
+    assert rung[0].act is None
+    course.wait(0.1)
+    assert sorted(course.begun) == [1, 2, 3]
+
+
+def test_faulty_plan_after_a_start_costs_only_the_attempts_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has begun goes on, and the fault is reported."""
+    reported: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda report: reported.append(str(report.exc_value)))
+
+    class Tired(Hedge):
+        def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:
+            if tries > 1:
+                raise LookupError("tired")
+            return super().next(call, tries, outcome, now)
+
+    course = Course(Tired(HedgeRule(attempts=4, initial=0.1, load=4))).start()
+    course.wait(9.0)
+    assert (sorted(course.begun), reported) == ([1, 2], ["tired"])
+    course.end(2, WELL)
+    assert len(course.ends) == 1
 
 
 def test_refuse_names_the_plan() -> None:

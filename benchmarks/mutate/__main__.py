@@ -120,7 +120,7 @@ def _mutate(machine: str, only: str) -> Sequence[Row]:
         rows = [Row(**json.loads(line)) for line in found]
     if ended.returncode:
         sys.exit(f"{machine}: pytest ended with {ended.returncode}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}")
-    print(f"{machine}: {len(rows)} mutants", file=sys.stderr)
+    print(f"{machine}: {len(rows)} mutants", file=sys.stderr, flush=True)
     return rows
 
 

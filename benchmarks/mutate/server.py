@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import sys
@@ -22,7 +23,7 @@ import pytest
 from benchmarks.mutate.operators import Mutant, mutants
 
 KILLED, SURVIVED, HUNG, UNREACHED = "killed", "survived", "hung", "unreached"
-GRACE = 10.0  # seconds beyond thrice what the tests take
+GRACE, WALL = 10.0, 90.0  # seconds of CPU, and of waiting, beyond thrice what the tests take: a busy machine is no hang
 
 
 @dataclass
@@ -83,10 +84,10 @@ class Server:
 
     def _baseline(self, items: list[pytest.Item], files: dict[str, str]) -> None:
         for item, after in _pairs(items):
-            began = time.perf_counter()
+            began = time.process_time()
             with _seen(files) as seen:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-            self.seconds[item.nodeid] = time.perf_counter() - began
+            self.seconds[item.nodeid] = time.process_time() - began
             self.reached[item.nodeid] = seen
             if self.failed:
                 raise pytest.UsageError(f"{item.nodeid} fails as it is: nothing to be learnt from mutants")
@@ -97,7 +98,7 @@ class Server:
         chosen.sort(key=lambda item: (-kills[item.nodeid], self.seconds[item.nodeid]))
         if not chosen:
             return Found(path.name, mutant, UNREACHED)
-        limit = GRACE + 3 * sum(self.seconds[item.nodeid] for item in chosen)
+        limit = 3 * sum(self.seconds[item.nodeid] for item in chosen)
         killer = _fork(lambda: self._run(chosen, module, path, mutant), limit)
         if killer is None:
             return Found(path.name, mutant, HUNG, len(chosen))
@@ -176,18 +177,21 @@ def _fork(work: Callable[[], int], limit: float) -> int | None:
         quiet = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(quiet, standard)
+        most = int(GRACE + limit)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         code = work()
         os.write(there, code.to_bytes(4, "big", signed=True))
         os._exit(0)
     os.close(there)
     try:
-        ready, _, _ = select.select([here], [], [], limit)
+        ready, _, _ = select.select([here], [], [], WALL + limit)
         said = os.read(here, 4) if ready else b""
         if not ready:
             os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
     finally:
         os.close(here)
-    if not ready:
-        return None
-    return int.from_bytes(said, "big", signed=True) if said else 0  # it died: that is noticed
+    if said:
+        return int.from_bytes(said, "big", signed=True)
+    slow = not ready or os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    return None if slow else 0  # it died of the mutant: that is noticed

@@ -52,8 +52,8 @@ class Race:
     no rejection of ours. `tries` counts the attempts begun, `over` says that all is decided.
     """
 
-    __slots__ = ("_begin", "_clock", "_last", "_later", "_lock", "_more", "_over", "_paid", "_pending", "_running",
-                 "_timer", "_turn", "call", "over", "plan", "tries")  # fmt: skip
+    __slots__ = ("_begin", "_clock", "_hedges", "_last", "_later", "_lock", "_more", "_over", "_paid", "_pending",
+                 "_running", "_timer", "_turn", "call", "over", "plan", "tries")  # fmt: skip
 
     def __init__(self, plan: Hedging, call: Call, *, begin: Begin, later: Later, over: Ended, clock: Clock) -> None:
         self.plan = plan
@@ -66,6 +66,7 @@ class Race:
         self._clock = clock
         self._lock = threading.Lock()
         self._running: dict[int, Cancel | None] = {}  # None: it has not said yet how it is cancelled
+        self._hedges: tuple[int, ...] = ()  # the attempts that began beside another
         self._more = True  # more attempts may start
         self._pending = False  # a time is set at which one may
         self._paid = False  # and it is charged already
@@ -145,6 +146,8 @@ class Race:
             if not paid and not self._granted(now):
                 return
             number, delay = self._next(now)
+            if not paid:
+                self._hedges = (*self._hedges, number)
         self._launch(number, delay, now)
 
     def _granted(self, now: float) -> bool:
@@ -197,6 +200,8 @@ class Race:
         elif over:
             for cancel in losers:
                 cancel()
+            if self._hedges and outcome.error is None:
+                self.plan.decided(len(self._hedges), won=number in self._hedges)
             call = self.call
             call.attempt, call.instance, call.status, call.trace = fork.attempt, fork.instance, fork.status, fork.trace
             self._over(reply, outcome, now)

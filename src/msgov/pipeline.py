@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from msgov.call import IGNORED, OK, YES, Call, Outcome
-from msgov.errors import Rejected, RuleError
+from msgov.errors import Rejected, RuleError, explain
 from msgov.event import unraisable
 from msgov.policy import Answer, Around, Classify, Gate, Plan, Substitute, Waiting, classify
 
@@ -113,6 +113,9 @@ class Frame:
         """
         if self._orphans:
             drain(self._orphans, now)
+        error = outcome.error
+        if len(tickets) < self._size and isinstance(error, Rejected):
+            explain(self.steps[len(tickets)], error)  # the step at whose door the walk ended
         while tickets:
             ticket, step = tickets.pop(), self.steps[len(tickets)]
             try:

@@ -125,6 +125,9 @@ class Hedging(Plan):
     def learn(self, outcome: Outcome, now: float) -> None:
         """Learn how long an attempt took, a lost one too; called once for each. Never raises."""
 
+    def decided(self, hedges: int, *, won: bool) -> None:
+        """Learn that a call which began so many hedges has a reply, and whether one of them gave it. Never raises."""
+
 
 class Substitute(ABC):
     """Answers in the callee's place: it only chooses, the driver runs the answer."""

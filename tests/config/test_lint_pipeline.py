@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from msgov.config.instances import InstanceBreakers
-from msgov.config.kinds import ORDERS, PICK, POLICIES
+from msgov.config.kinds import ORDER, ORDERS, PICK, POLICIES
 from msgov.config.lint import Finding, Traffic, lint
 from msgov.config.policies import Policies
 from msgov.config.rules import RuleBook, default_rules
@@ -109,11 +109,7 @@ def test_what_the_rule_book_makes_is_in_order() -> None:
 
 def test_any_two_policies_the_wrong_way_round_are_found() -> None:
     """The order is one: whatever pair is turned round is told of."""
-    names = [
-        each
-        for each in ORDERS["call"]
-        if each not in (PICK, "fallback", "fault", "hedge", "adaptive", "attempt_deadline")
-    ]
+    names = [each for each in ORDER if each not in (PICK, "fallback", "fault", "hedge", "adaptive", "attempt_deadline")]
     made = {name: POLICIES[name].gate(POLICIES[name].rule()) for name in names if not name.endswith("_breaker")}
     for first, second in itertools.combinations(made, 2):
         policies: list[Policy] = [made[second], made[first]]  # type: ignore[list-item]

@@ -98,8 +98,8 @@ def one(gates: InstanceBreakers) -> object:
 
 RULES: Mapping[str, Case] = {
     "deadline": Case({"seconds": 5}, {"seconds": 6}, pass_through(TIMED_OUT, 2), lambda gate: gate.exceeded),
-    "cache": Case({"ttl": 5}, {"ttl": 9}, answer_once, answer_again),
-    "coalesce": Case({"keys_max": 5}, {"keys_max": 6}, lambda gate: None, id),
+    "cache": Case({"ttl": 5}, {"ttl": 9}, answer_once, answer_again, "function"),
+    "coalesce": Case({"keys_max": 5}, {"keys_max": 6}, lambda gate: None, id, "function"),
     "shed": Case({"cpu": 0.8}, {"cpu": 0.7}, enter(3), lambda gate: gate.inflight, "server"),
     "limiter": Case({"rate": 1, "burst": 3}, {"rate": 2, "burst": 3}, enter(3), is_refused),
     "quota": Case({"rate": "10/minute"}, {"rate": "10/minute", "patience": 1}, enter(3), lambda gate: gate.admitted),
@@ -130,7 +130,8 @@ def _faults_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def gate(policies: Policies, case: Case, policy: str) -> Policy:
     """Return the gate of one policy."""
-    chain = policies.for_call("a", "X") if case.kind == "call" else policies.for_server("/a/X")
+    chains = {"call": lambda: policies.for_call("a", "X"), "server": lambda: policies.for_server("/a/X")}
+    chain = chains.get(case.kind, lambda: policies.for_function("a"))()
     (found,) = [each for each in chain if getattr(each, "policy", "") == policy]
     return found
 

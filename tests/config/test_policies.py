@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from msgov.call import OK, TRANSIENT, Call, Outcome
 from msgov.config import Config
 from msgov.config import policies as module
+from msgov.config.answer import StaticAnswer
 from msgov.config.instances import InstanceBreakers
 from msgov.config.policies import Policies
 from msgov.config.rules import RuleBook, default_rules
@@ -40,8 +41,6 @@ ALL = """
     [call."*"]
     deadline = 5
     attempt_deadline = 1
-    cache = 5
-    coalesce = true
     limiter = 100
     quota = "1000/minute"
     throttle = true
@@ -62,7 +61,10 @@ ALL = """
     breaker = true
     fault = {share = 0.0, status = "500"}
     [function."*"]
+    fallback = {answer = "later"}
     deadline = 5
+    cache = 5
+    coalesce = true
     limiter = 10
     retry = 2
     [consumer."*"]
@@ -108,7 +110,7 @@ def kinds(chain: tuple[Policy, ...]) -> list[type[object]]:
 def test_outgoing_policies_stand_in_the_default_order() -> None:
     """What waits before the breaker, the pick after the retry, one try's time innermost."""
     chain = Policies(book(ALL)).for_call("payment", "Charge", pick=Pick())
-    outer = [Deadline, Cache, Coalesce, Limiter, Quota, Throttle]
+    outer = [Deadline, Limiter, Quota, Throttle]
     inner = [Pick, Bulkhead, Breaker, Breaker, InstanceBreakers, Deadline, Fault]
     assert kinds(chain) == [*outer, Retry, *inner]
     assert [policy.rule.seconds for policy in chain if isinstance(policy, Deadline)] == [5, 1]
@@ -121,7 +123,7 @@ def test_a_hedge_and_an_adaptive_limit_stand_in_the_places_of_a_retry_and_a_bulk
     """One seam, one hander-out of permits."""
     text = ALL.replace("retry = 3", "hedge = true").replace("bulkhead = 3", "adaptive = true")
     chain = Policies(book(text)).for_call("payment", "Charge", pick=Pick())
-    assert kinds(chain)[6:9] == [Hedge, Pick, Adaptive]
+    assert kinds(chain)[4:7] == [Hedge, Pick, Adaptive]
     hedge = only(Hedge, chain)
     assert isinstance(hedge, Hedge)
     assert hedge.budget is not None
@@ -137,7 +139,7 @@ def test_incoming_policies_stand_in_the_default_order() -> None:
 def test_functions_and_topics_have_theirs() -> None:
     """By the same rules."""
     policies = Policies(book(ALL))
-    assert kinds(policies.for_function("gateway")) == [Deadline, Limiter, Retry]
+    assert kinds(policies.for_function("gateway")) == [StaticAnswer, Deadline, Cache, Coalesce, Limiter, Retry]
     assert kinds(policies.for_consumer("order.placed")) == [Deadline, Bulkhead]
 
 
@@ -385,7 +387,7 @@ def test_rules_known_only_at_the_start_reach_policies_made_before() -> None:
 
 
 POLICIES = (
-    "deadline", "cache", "coalesce", "limiter", "quota", "throttle", "retry", "budget", "bulkhead", "service_breaker",
+    "deadline", "limiter", "quota", "throttle", "retry", "budget", "bulkhead", "service_breaker",
     "method_breaker", "breaker", "attempt_deadline",
 )  # fmt: skip
 BOOKS = st.dictionaries(

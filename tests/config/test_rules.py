@@ -208,6 +208,15 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert refusal.value.where == "msgov.toml"
 
 
+def test_policy_of_another_kind_is_refused_with_where_it_belongs() -> None:
+    """A cache of replies that only their edge understands would fail each call."""
+    with pytest.raises(RuleError) as refusal:
+        book("[call.a]\ncache = 5\nspeed = 1\n")
+    cache, speed = refusal.value.problems
+    assert (cache.path, cache.allowed.partition(";")[0]) == ("call.a.cache", "a policy of function entries")
+    assert (speed.path, speed.allowed.partition(";")[0]) == ("call.a.speed", "unknown key")
+
+
 def test_other_tables_of_the_file_are_not_looked_at() -> None:
     """The application's settings live in the same file."""
     assert book("[pay]\ntimeout = 'soon'\n") == book("")

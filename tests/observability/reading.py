@@ -10,7 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from msgov.observability.logs import Logs, install
 from msgov.observability.metrics import Metrics
+from msgov.observability.readings import Readings
 from msgov.observability.sink import Sink
+from msgov.testing import ManualClock
+
+Samples = dict[tuple[str, ...], float]
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -26,6 +30,18 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     """Return one sample of the page; None when it is not there."""
     return samples(metrics).get((name, frozenset(labels.items())))
+
+
+def read(readings: Readings) -> dict[str, Samples]:
+    """Return what is read, by metric."""
+    return {metric.name: found for metric, found in readings.read()}
+
+
+def watching(*things: object) -> Readings:
+    """Watch things at the time 100, and at 1000 on the wall."""
+    readings = Readings(ManualClock(100.0), at=ManualClock(1000.0))
+    readings.watch(*things)
+    return readings
 
 
 class Paper:

@@ -108,6 +108,26 @@ def test_drops_cut_by_a_tenth_whatever_the_algorithm(algorithm: str) -> None:
     assert gate.limit == 81
 
 
+@pytest.mark.parametrize(("drops", "cut"), [(19, False), (20, True)])
+def test_one_drop_in_ten_cuts(drops: int, cut: bool) -> None:
+    """Of all that ended: nineteen in two hundred are not yet one in ten."""
+    gate = Adaptive(AdaptiveRule(algorithm="aimd", initial=200, max_limit=200))
+    crowd(gate, 0.0, 0.1, Outcome(IGNORED))
+    tickets = [enter(gate, 0.5) for _ in range(200)]
+    for number, ticket in enumerate(tickets):
+        gate.settle(ticket, LATE if number < drops else DONE, 1.2 if number == 199 else 0.9)
+    assert gate.limit == (180 if cut else 200)
+
+
+def test_window_with_few_calls_ends_after_half_a_minute() -> None:
+    """A percentile needs fifty, but a quiet service must not wait for them all day."""
+    gate = Adaptive(AdaptiveRule(algorithm="aimd", initial=1))
+    for second in range(31):
+        assert gate.limit == 1
+        gate.settle(enter(gate, float(second)), DONE, second + 0.1)
+    assert gate.limit == 2
+
+
 def test_stream_counts_until_its_first_message() -> None:
     """How long it goes on is the caller's wish: a minute of stream is no slow callee."""
 
@@ -286,6 +306,13 @@ def full(gate: Adaptive, call: Call) -> bool:
     except BulkheadFull:
         return True
     return False
+
+
+def test_partition_limits_are_exact() -> None:
+    """limitAllocatedToBins: 0.07 of 100 is 7, though floats make it a little more."""
+    gate = Adaptive(AdaptiveRule(initial=100, shares={"batch": 0.07}), share=lambda call: call.key)
+    assert not any(full(gate, LIVE) for _ in range(100))
+    assert [full(gate, BATCH) for _ in range(8)] == [False] * 7 + [True]
 
 
 def test_partition_use_excess_capacity_until_total_limit() -> None:

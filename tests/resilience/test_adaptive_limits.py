@@ -61,6 +61,14 @@ def test_gradient2_rests_where_the_gradient_leaves_its_queue(slower: float) -> N
     assert walk(Held(), rest, [0.1 * slower] * 50)[-1] == pytest.approx(rest)
 
 
+def test_gradient2_forgets_a_bad_time_sooner() -> None:
+    """Gradient2Limit.java: a long round trip of more than twice the short one loses a twentieth each time."""
+    algorithm = Gradient2()
+    walk(algorithm, 100.0, [1.0] * 10)
+    limits = walk(algorithm, 100.0, [0.1] * 60)
+    assert algorithm.next(limits[-1], Window(0.6, int(limits[-1]))) < limits[-1] * 0.95
+
+
 def test_gradient2_stays_where_less_than_half_is_in_use() -> None:
     """Gradient2Limit.java: a limit that nobody comes near says nothing."""
     assert Gradient2().next(100.0, Window(0.1, 49)) == 100.0
@@ -122,6 +130,14 @@ def test_vegas_leaves_a_queue_that_it_was_born_in() -> None:
         limits.append(limit)
     assert max(limits[25:]) < 25.0
     assert sum(min(limit, servers) for limit in limits) > 0.95 * servers * len(limits)
+
+
+def test_vegas_asks_for_no_reason_while_it_is_not_full() -> None:
+    """What is below the limit is not held by it: round trips that follow are not ours to mend."""
+    vegas, limits = Vegas(), [40.0]
+    for _ in range(60):
+        limits.append(vegas.next(limits[-1], Window(0.01 * limits[-1], int(limits[-1]), 100.0, full=False)))
+    assert limits == sorted(limits)
 
 
 def test_vegas_stays_in_a_callee_that_gives_more_for_more() -> None:

@@ -104,7 +104,7 @@ def test_old_answer_serves_when_the_callee_is_down(stage: type[AioStage | SyncSt
     assert [(event.kind, event.name, event.target, event.facts["error"], event.at) for event in told] == [
         ("cache.stale", "prices", "shop", type(error).__name__, 29.0)
     ]
-    assert cache.counts == {"hit": 0, "miss": 3, "stale": 1, "evicted": 0}
+    assert cache.counts == {"hit": 0, "miss": 3, "stale": 1, "error": 2, "evicted": 0}
 
 
 def test_permanent_failure_passes(stage: type[AioStage | SyncStage]) -> None:

@@ -198,7 +198,7 @@ def test_counts_are_of_what_calls_met() -> None:
     store.find("tea", 11.0)
     store.fail("tea", DOWN, ticket=9, now=11.0)
     for _ in range(2):
-        assert store.counts == {"hit": 1, "miss": 2, "stale": 1, "evicted": 0}
+        assert store.counts == {"hit": 1, "miss": 2, "stale": 1, "error": 1, "evicted": 0}
 
 
 @pytest.mark.parametrize(

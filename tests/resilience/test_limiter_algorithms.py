@@ -72,6 +72,7 @@ def test_sliding_window_bears_a_thread_whose_clock_was_read_earlier() -> None:
     """Two threads read the clock and meet the gate in the other order, across the edge of a window."""
     gate = Limiter(LimiterRule(rate=2.0, algorithm="sliding_window"))
     assert [admits(gate, 1.0), admits(gate, 0.999), admits(gate, 0.999)] == [True, True, False]
+    assert not admits(gate, 1.9)  # both are of the later window
     assert [admits(gate, 3.0), admits(gate, 3.0), admits(gate, 3.0)] == [True, True, False]
 
 
@@ -122,6 +123,34 @@ def test_warm_key_grows_cold_while_it_is_idle() -> None:
     let_in(gate, 15.0, every=0.001)
     assert let_in(gate, 17.0, every=0.001, since=16.0) == pytest.approx(10, abs=1)
     assert let_in(gate, 31.0, every=0.001, since=30.0) == pytest.approx(4, abs=1)
+
+
+def test_key_grows_no_colder_than_cold() -> None:
+    """After an hour it is as a key that never came: forgetting it then loses nothing."""
+    idle, new = (Limiter(LimiterRule(rate=10.0, burst=1, warm_up=10.0)) for _ in range(2))
+    let_in(idle, 5.0, every=0.01)
+    assert let_in(idle, 3610.0, every=0.01, since=3600.0) == let_in(new, 3610.0, every=0.01, since=3600.0)
+
+
+@given(
+    rule=st.sampled_from(
+        [
+            LimiterRule(rate="3/7s", algorithm="leaky"),
+            LimiterRule(rate="3/7s, 10/hour"),
+            LimiterRule(rate="3/7s", warm_up=30.0),
+        ]
+    ),
+    at=st.floats(0, 1e6),
+    waited=st.floats(0, 1),
+)
+def test_who_comes_back_when_told_gets_in_whatever_the_algorithm(rule: LimiterRule, at: float, waited: float) -> None:
+    """Floats round, and a promise is one all the same."""
+    gate = spent(rule, at)
+    wait = refusal(gate, at + waited).retry_after
+    assert wait is not None
+    assert wait > 0
+    assert not admits(gate, at + waited + wait - 0.01)
+    assert admits(gate, at + waited + wait)
 
 
 def test_cold_burst_is_a_third() -> None:
@@ -223,6 +252,15 @@ def test_keys_are_taken_over_when_they_are_met_and_lose_nothing_till_then() -> N
     assert sum(admits(gate, 0.0, "b") for _ in range(20)) == 12
     assert sum(admits(gate, 0.0, "c") for _ in range(20)) == 12
     assert sum(admits(gate, 0.0, "a") for _ in range(20)) == 10
+
+
+def test_what_is_used_of_the_longest_limit_is_carried() -> None:
+    """The second has long forgotten what the hour remembers."""
+    gate = Limiter(LimiterRule(rate="10/second, 10/hour"))
+    assert sum(admits(gate, 0.0) for _ in range(5)) == 5
+    admits(gate, 2.0, "other")
+    gate.rule = LimiterRule(rate="10/hour")
+    assert sum(admits(gate, 2.0) for _ in range(20)) == 5
 
 
 def test_change_of_anything_but_the_arithmetic_touches_no_key() -> None:

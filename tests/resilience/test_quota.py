@@ -15,6 +15,7 @@ from msgov.errors import RateLimited, RuleError
 from msgov.event import Event, Observers
 from msgov.policy import Waiting
 from msgov.resilience import Quota, QuotaRule, limiter_keys, quota
+from msgov.resilience.quota_lease import Lease
 from msgov.testing import outcomes
 
 Scene = tuple[list[Callable[[], object]], Callable[[], Hashable]]
@@ -125,6 +126,43 @@ def test_credit_is_paid_with_the_next_answer() -> None:
     assert ask.amount == 20
     store.answer(gate, ask, 0.0)
     assert sum(count for count, _ in store.counts.values()) == 20
+
+
+def test_used_up_quota_gives_no_credit() -> None:
+    """One call is let in before the store has said so, and none after."""
+    store, one, two = Store(), gate_of(RULE), gate_of(RULE)
+    for _ in range(300):
+        admits(one, 0.0)
+        store.fetch(one, 0.0)
+    assert admits(two, 0.0)
+    store.fetch(two, 0.0)
+    assert not admits(two, 0.0)
+
+
+def test_what_is_leased_stays_when_the_window_turns_and_what_is_owed_is_forgiven() -> None:
+    """The rest of a lease is what may be carried over; a debt was counted in the window that is gone."""
+    ask = quota.Ask("", "api:60:", 10, 100, 60)
+    for count, before, after in ((106, 4.0, 4.0), (110, 0.0, 0.0), (200, -3.0, 0.0)):
+        lease = Lease(100)
+        lease.balance = min(0.0, before)
+        lease.fill(ask, count, 0.0, 30.0)
+        assert lease.balance == before
+        lease.turn(29.9, 100)
+        assert (lease.balance, lease.until, lease.left) == (before, 30.0, 0.0)
+        lease.turn(30.0, 100)
+        assert (lease.balance, lease.until, lease.left) == (after, 0.0, 100.0)
+
+
+def test_key_that_waits_for_an_answer_is_not_forgotten() -> None:
+    """However long it takes: what the store grants it must find it."""
+    gate = gate_of(QuotaRule(rate="10/minute", lease=4, keys_max=1))
+    admits(gate, 0.0, "a")
+    (ask,) = gate.demand(0.0)
+    admits(gate, 100.0, "b")
+    assert (gate.keys, gate.overflowed) == (1, 1)
+    gate.counted(ask, ask.amount, 100.0)
+    assert admits(gate, 200.0, "c")
+    assert (gate.keys, gate.overflowed) == (1, 1)
 
 
 WAITS = QuotaRule(rate="5/minute", lease=2, unknown="wait", patience=0.1)
@@ -275,6 +313,8 @@ def test_costs_are_counted() -> None:
     assert refused.value.retry_after is None
     with pytest.raises(RuleError, match="cost"):
         gate.admit(Call("shop", "-1"), 0.0)
+    with pytest.raises(RateLimited, match="it will never fit"):  # and nobody waits for it
+        gate_of(WAITS, cost=lambda call: 3.0).admit(Call("shop"), 0.0)
 
 
 def test_new_rate_keeps_what_was_counted() -> None:

@@ -157,21 +157,76 @@ def test_what_was_not_done_is_no_throughput(outcome: Outcome) -> None:
     assert (gate.ceiling, gate.inflight) == (5, 0)
 
 
+def crowded(inside: int, offered: int) -> Shedder:
+    """Make a gate that can do a hundred a second, with so many inside, and offer so many of the lower three classes."""
+    gate = seen(100, 0.2)
+    fill(gate, inside)
+    gate.sense(cpu=0.9)
+    for number in range(offered):
+        assert not fits(gate, 3.0 + number / offered, Call("shop", criticality=Criticality(number % 3)))
+    assert not fits(gate, 4.0)
+    return gate
+
+
 def test_threshold_lets_in_what_can_be_done_of_what_matters_most() -> None:
     """A hundred a second can be done, twenty are in flight too many: eighty of a hundred and sixty, the upper half."""
-    gate = seen(100, 0.2)
-    fill(gate, 40)
-    gate.sense(cpu=0.9)
-    for number in range(160):
-        assert not fits(gate, 3.0 + number / 160, Call("shop", criticality=Criticality(number % 3)))
-    assert not fits(gate, 4.0)
+    gate = crowded(40, 160)
     assert 1.0 < gate.threshold < 2.0
-    for _ in range(15):
+    for _ in range(20):
         gate.settle(3.0, DONE, 4.0)  # between the ceiling and twice of it the threshold decides
     assert [fits(gate, 4.0, Call("shop", criticality=each)) for each in (SHEDDABLE, CRITICAL)] == [False, True]
-    for _ in range(10):
+    for _ in range(2):
         gate.settle(3.0, DONE, 4.0)  # and below the ceiling nobody is refused
     assert fits(gate, 4.0, Call("shop", criticality=SHEDDABLE))
+
+
+def test_crowd_inside_is_drained_first() -> None:
+    """Sixty too many leave room for forty of a hundred and sixty: the upper quarter, not the upper two thirds."""
+    assert 2.0 < crowded(80, 160).threshold < 3.0
+
+
+def test_great_crowd_locks_nobody_out() -> None:
+    """However many are in flight, a tenth of what can be done is let in."""
+    gate = crowded(500, 160)
+    for _ in range(475):
+        gate.settle(3.0, DONE, 4.0)
+    came = [fits(gate, 4.5, Call("shop", criticality=Criticality(number % 3))) for number in range(160)]
+    assert 4 <= sum(came) <= 40
+
+
+def test_second_under_way_counts_for_what_can_be_done() -> None:
+    """A calm night says little of what the process can do: what it does now is better."""
+    gate = seen(10, 0.5)
+    gate.sense(cpu=0.9)
+    for number in range(100):
+        gate.settle(gate.admit(CALL, 3.0 + number / 100), DONE, 3.0 + number / 100)
+    fits(gate, 4.0)
+    assert gate.threshold == 0.0
+
+
+def test_time_without_calls_is_no_throughput() -> None:
+    """One call of three seconds each two seconds are one and a half in flight."""
+    gate = Shedder()
+    for number in range(10):
+        gate.settle(gate.admit(CALL, number * 2.0 - 3.0), DONE, number * 2.0)
+    assert gate.ceiling == 2
+
+
+def test_tenant_is_forgiven_after_a_while() -> None:
+    """Five seconds are remembered: who was heavy then is like the others half a minute later."""
+
+    def level(now: float) -> float:
+        with pytest.raises(Shed) as refused:
+            gate.admit(Call("shop", key="heavy"), now)
+        return float(refused.value.facts["level"] or 0)
+
+    gate = seen(100, 1.0)
+    gate.sense(cpu=0.9)
+    for number in range(10):
+        fits(gate, call=Call("shop", key=f"{number}"))
+    fill(gate, 190, call=Call("shop", key="heavy"))
+    assert level(3.5) < 2.3
+    assert [level(4.0 + second) for second in range(40)][-1] > 2.4
 
 
 def test_criticality_may_be_a_function_of_the_call() -> None:

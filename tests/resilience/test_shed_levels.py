@@ -49,12 +49,13 @@ def test_who_had_more_is_lower_in_the_class() -> None:
 def test_what_was_used_fades() -> None:
     """Five seconds are remembered, half a minute is not."""
     levels = Levels(dice(1))
-    use(levels, "light", 10)
+    for number in range(10):
+        use(levels, f"light {number}", 1)
     use(levels, "heavy", 100)
     before = level(levels, "heavy")
     for _ in range(40):
         levels.fade()
-    assert level(levels, "heavy") > before + 0.3
+    assert before < 2.25 < 2.45 < level(levels, "heavy")
 
 
 def test_lot_of_a_tenant_stays_for_an_hour_and_then_moves_on() -> None:

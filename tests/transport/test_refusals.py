@@ -10,6 +10,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from msgov import wire
 from msgov.errors import BreakerOpen, BulkheadFull, DeadlineSpent, MsgovError, RateLimited, Shed
 from msgov.messaging.idempotency import KeyConflict
 from msgov.resilience.limiter import Limiter, LimiterRule
@@ -214,7 +215,7 @@ def test_numbers_that_no_wire_can_hold_are_cut() -> None:
 )
 def test_a_pushback_is_a_number_or_a_no(value: str, seconds: float) -> None:
     """gRFC A6: negative or unparsable means that nobody tries again."""
-    found = status.outcome(Code.UNAVAILABLE, ((status.wire.PUSHBACK, value),), None)
+    found = status.outcome(Code.UNAVAILABLE, ((wire.PUSHBACK, value),), None)
     assert found.retry_after == seconds
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from msgov.clock import Dice
@@ -58,10 +58,15 @@ class PolicyKind:
     ) -> object:
         """Make the gate of a name."""
         gate = self.by_instance if self.by_instance is not None and kind == "call" else self.gate
-        taken = inspect.signature(gate).parameters
+        taken = _taken(gate)
         chance = {"dice": dice} if "dice" in taken else {}
         told = {"observers": observers} if "observers" in taken else {}
         return gate(rule, name=name, target=target, **chance, **told)
+
+
+@cache
+def _taken(gate: Callable[..., object]) -> frozenset[str]:
+    return frozenset(inspect.signature(gate).parameters)
 
 
 POLICIES: Final[Mapping[str, PolicyKind]] = {
@@ -97,7 +102,8 @@ ORDER: Final = (
 """The one order, outermost first."""
 
 _NOT: Final[Mapping[str, frozenset[str]]] = {
-    "call": frozenset({"fallback", "shed"}),
+    # What answers in the callee's place must know what is asked and what a reply is: a request of a wire is its edge's.
+    "call": frozenset({"fallback", "cache", "coalesce", "shed"}),
     # Nobody chooses where a call that came in goes, nor tries it again: that is for its caller to do.
     "server": frozenset(
         {"fallback", "cache", "coalesce", "throttle", *SEAM, PICK, "method_breaker", "attempt_deadline"}

@@ -158,10 +158,10 @@ class _Reading:
         self._exclude(pattern, chain, rules, owners)
         for key in own:
             if key not in SPOKEN[self.kind]:
-                known = ", ".join(sorted(SPOKEN[self.kind]))
-                self.problems.append(
-                    Problem(shown((self.kind, written, key)), own[key], f"unknown key; known: {known}")
-                )
+                others = [kind for kind in KINDS if key in SPOKEN[kind]]
+                what = f"a policy of {' and '.join(others)} entries" if others else "unknown key"
+                allowed = f"{what}; known: " + ", ".join(sorted(SPOKEN[self.kind]))
+                self.problems.append(Problem(shown((self.kind, written, key)), own[key], allowed))
         made = cast("type[Outgoing]", ENTRIES[self.kind])(**rules)  # type: ignore[arg-type]  # each by its own name's class
         return Found(pattern, made, owners, written)
 

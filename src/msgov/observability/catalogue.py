@@ -6,7 +6,7 @@ A name is what Prometheus shows. `error_type` is empty when all is well: an empt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from msgov.observability import semconv as names
 from msgov.observability.semconv import label
@@ -30,6 +30,10 @@ class Metric:
     labels: tuple[str, ...] = ()
     origin: Origin = "msgov"
     buckets: tuple[float, ...] = ()
+
+
+Sample: TypeAlias = tuple[Metric, tuple[str, ...], float]
+"""One number of a metric, with its label values in the metric's order."""
 
 
 def _histogram(
@@ -128,12 +132,51 @@ RETRIES = _histogram(
 )
 RETRY_SUPPRESSED = _counter(
     "msgov_retry_suppressed_total",
-    "Retries not made: budget, deadline, not_idempotent, breaker, pushback, allowance, attempts.",
+    "Retries and hedges not made: budget, deadline, not_idempotent, breaker, pushback, allowance, attempts, rejected, "
+    "of hedges also load, overloaded.",
     "target",
     "reason",
 )
+RETRIES_MADE = _counter("msgov_retries_total", "Attempts begun because one before them had failed.", "target")
 RETRY_BUDGET = _gauge("msgov_retry_budget_remaining_ratio", "Share of the retry budget that is left.", "target")
-FALLBACKS = _counter("msgov_fallbacks_total", "Calls answered in the callee's place.", "target", "kind", "outcome")
+HEDGES = _counter(
+    "msgov_hedges_total",
+    "Attempts beside one that was slow: started, won (its reply was taken), lost (another's was).",
+    "target",
+    "outcome",
+)
+HEDGE_DELAY = _gauge(
+    "msgov_hedge_delay_seconds", "How long a first attempt has for itself; absent while too little is known.", "target"
+)
+
+# Answers without the callee.
+FALLBACKS = _counter(
+    "msgov_fallbacks_total",
+    "Calls for which a fallback was asked: answered, or failed too.",
+    "target",
+    "kind",
+    "outcome",
+)
+CACHE_REQUESTS = _counter(
+    "msgov_cache_requests_total",
+    "Calls by what the cache had: hit, miss, stale (served old), error (asked in vain); a stale one that was asked for "
+    "first is a miss and an error too.",
+    "cache",
+    "result",
+)
+CACHE_ENTRIES = _gauge("msgov_cache_entries", "Answers that a cache keeps.", "cache")
+CACHE_EVICTIONS = _counter("msgov_cache_evictions_total", "Answers that made room for others.", "cache")
+COALESCE_CALLS = _counter(
+    "msgov_coalesce_calls_total",
+    "Calls by how they were executed: led, joined another's execution, alone for want of room.",
+    "coalesce",
+    "result",
+)
+COALESCE_INFLIGHT = _gauge("msgov_coalesce_inflight", "Executions under way that others can join.", "coalesce")
+
+# Faults on purpose.
+FAULTS = _counter("msgov_faults_injected_total", "Calls broken on purpose: latency, error, hang.", "fault", "kind")
+FAULT_ALLOWED = _gauge("msgov_fault_allowed", "1 where a rule may break calls on purpose.", "fault")
 
 # Gates.
 BREAKER_STATE = _gauge("msgov_breaker_state", "1 for the state that the breaker is in.", "breaker", "target", "state")
@@ -142,23 +185,116 @@ BREAKER_TRANSITIONS = _counter(
 )
 BREAKER_CALLS = _counter(
     "msgov_breaker_calls_total",
-    "Calls by what the breaker made of them: success, failure, slow, ignored, rejected.",
+    "Calls by what the breaker made of them: success, failure, slow (of both), ignored, rejected.",
     "breaker",
     "target",
     "outcome",
 )
 BREAKER_FAILURES = _gauge("msgov_breaker_failure_ratio", "Share of failures in the window.", "breaker", "target")
 BREAKER_THRESHOLD = _gauge(
-    "msgov_breaker_failure_ratio_threshold", "Share of failures at which the breaker opens.", "breaker", "target"
+    "msgov_breaker_failure_ratio_threshold",
+    "Share of failures at which the breaker opens; absent where it does not open by it.",
+    "breaker",
+    "target",
+)
+BREAKER_SLOW = _gauge("msgov_breaker_slow_ratio", "Share of slow calls in the window.", "breaker", "target")
+BREAKER_SLOW_THRESHOLD = _gauge(
+    "msgov_breaker_slow_ratio_threshold",
+    "Share of slow calls at which the breaker opens; absent where it does not open by it.",
+    "breaker",
+    "target",
+)
+BREAKER_OPENED = _gauge(
+    "msgov_breaker_opened_timestamp_seconds",
+    "When the breaker opened; absent while it is not open.",
+    "breaker",
+    "target",
+)
+BREAKER_ADMITTED = _gauge(
+    "msgov_breaker_admitted_ratio",
+    "Share of calls let in, probes apart: 1 closed, 0 open, in between while it comes back.",
+    "breaker",
+    "target",
+)
+BREAKER_KEYS = _gauge(
+    "msgov_breaker_keys",
+    "Breakers of a keyed one, such as one for each instance, by state.",
+    "breaker",
+    "target",
+    "state",
+)
+BREAKER_OVERFLOWED = _counter(
+    "msgov_breaker_overflowed_total", "Calls that shared a breaker since there were too many keys.", "breaker", "target"
 )
 LIMITER_DECISIONS = _counter(
-    "msgov_limiter_decisions_total", "What a limiter decided: admitted, queued, rejected.", "limiter", "decision"
+    "msgov_limiter_decisions_total",
+    "What a limiter decided: admitted or rejected; of an adaptive one queued or rejected.",
+    "limiter",
+    "decision",
 )
-LIMITER_LIMIT = _gauge("msgov_limiter_limit", "What a limiter allows, in calls per second.", "limiter")
+LIMITER_LIMIT = _gauge(
+    "msgov_limiter_limit", "What a limiter allows: calls per second, of an adaptive one calls at once.", "limiter"
+)
+LIMITER_KEYS = _gauge("msgov_limiter_keys", "Keys that a limiter remembers.", "limiter")
+LIMITER_OVERFLOWED = _counter(
+    "msgov_limiter_overflowed_total", "Calls that shared a bucket since there were too many keys.", "limiter"
+)
+LIMITER_INFLIGHT = _gauge("msgov_limiter_inflight", "Calls inside an adaptive limiter.", "limiter")
+LIMITER_QUEUE = _gauge("msgov_limiter_queue_depth", "Calls waiting for room in an adaptive limiter.", "limiter")
+LIMITER_DROPS = _counter(
+    "msgov_limiter_drops_total",
+    "Calls that ended late or refused for overload, which lower an adaptive limit.",
+    "limiter",
+)
+LIMITER_SHARES = _gauge(
+    "msgov_limiter_share_inflight", "Calls inside an adaptive limiter by the share they use.", "limiter", "share"
+)
+QUOTA_BY_PART = _counter(
+    "msgov_quota_by_part_total", "Calls that this process's part of a quota decided, not the store.", "limiter"
+)
+QUOTA_LOST = _gauge("msgov_quota_store_lost", "1 while the store of a quota is not reached.", "limiter")
+QUOTA_LOSSES = _counter("msgov_quota_store_losses_total", "Times that the store of a quota was lost.", "limiter")
 BULKHEAD_INFLIGHT = _gauge("msgov_bulkhead_inflight", "Calls inside a bulkhead.", "bulkhead")
 BULKHEAD_LIMIT = _gauge("msgov_bulkhead_limit", "Calls that a bulkhead has room for.", "bulkhead")
 BULKHEAD_QUEUE = _gauge("msgov_bulkhead_queue_depth", "Calls waiting for room in a bulkhead.", "bulkhead")
 BULKHEAD_REJECTED = _counter("msgov_bulkhead_rejected_total", "Calls that found a bulkhead full.", "bulkhead")
+BULKHEAD_QUEUED = _counter("msgov_bulkhead_queued_total", "Calls that had to wait for room in a bulkhead.", "bulkhead")
+SHED = _counter(
+    "msgov_shed_total",
+    "Calls turned away by what was too high (cpu, lag, delay, or recent: one of them just before) and how much they "
+    "matter.",
+    "reason",
+    "priority",
+)
+SHED_INFLIGHT = _gauge("msgov_shed_inflight", "Calls inside a shedder.", "shedder")
+SHED_CEILING = _gauge(
+    "msgov_shed_ceiling", "Calls in flight that can be done without waiting; absent until it is known.", "shedder"
+)
+SHED_THRESHOLD = _gauge("msgov_shed_threshold", "Level below which a call past the ceiling is shed.", "shedder")
+LOAD_CPU = _gauge("msgov_load_cpu_ratio", "Share of the CPU in use, smoothed, as shedding sees it.")
+LOAD_LAG = _gauge("msgov_load_loop_lag_seconds", "How late the event loop is, smoothed, as shedding sees it.")
+LOAD_DELAY = _gauge("msgov_load_thread_delay_seconds", "How long work waits for a thread, as shedding sees it.")
+THROTTLE_CALLS = _counter(
+    "msgov_throttle_calls_total",
+    "Calls by what became of them: taken or refused by the callee, held back here.",
+    "throttle",
+    "outcome",
+)
+THROTTLE_HELD = _gauge("msgov_throttle_held_ratio", "Share of calls that is held back now.", "throttle")
+DEADLINE_CALLS = _counter(
+    "msgov_deadline_calls_total",
+    "Calls with too little time: refused unsent, let_through all the same, exceeded under way; the policy is deadline "
+    "or attempt_deadline.",
+    "deadline",
+    "policy",
+    "outcome",
+)
+SHADOW = _counter(
+    "msgov_shadow_rejections_total",
+    "Calls that a policy in shadow would have refused, and let in; absent where none was ever in shadow.",
+    "policy",
+    "name",
+)
 
 # Knowledge.
 INSTANCES = _gauge(

@@ -11,16 +11,32 @@ from typing import Final, Protocol
 from msgov.clock import Clock, wall
 from msgov.event import Event
 from msgov.observability import catalogue
-from msgov.observability.catalogue import Metric
+from msgov.observability.catalogue import Metric, Sample
 from msgov.observability.levels import Voice
-from msgov.observability.readings import Sample
 from msgov.observability.series import Counter
 
 LOGGER: Final = "msgov.events"
 
-_LEVELS: Final = {
+LEVELS: Final = {
     "breaker.opened": logging.WARNING,
+    "breaker.half_open": logging.INFO,
+    "breaker.closed": logging.INFO,
     "breaker.forced_open": logging.WARNING,
+    "breaker.forced_closed": logging.WARNING,
+    "breaker.disabled": logging.WARNING,
+    "shadow.breaker": logging.INFO,
+    "shadow.limiter": logging.INFO,
+    "shadow.throttle": logging.INFO,
+    "shadow.adaptive": logging.INFO,
+    "shadow.shed": logging.INFO,
+    "shadow.deadline": logging.INFO,
+    "quota.lost": logging.WARNING,
+    "quota.found": logging.INFO,
+    "cache.stale": logging.INFO,
+    "cache.refresh_failed": logging.WARNING,
+    "fallback.answered": logging.INFO,
+    "fallback.failed": logging.WARNING,
+    "fault.injected": logging.WARNING,
     "config.rejected": logging.ERROR,
     "config.copy_ignored": logging.WARNING,
     "config.copy_failed": logging.WARNING,
@@ -31,7 +47,11 @@ _LEVELS: Final = {
     "outbox.failed": logging.WARNING,
     "outbox.refused": logging.ERROR,
 }
-"""How much an event matters; all others are info."""
+"""How much an event matters; all others are info.
+
+Whose work is done in another way is info: a stale answer, a fallback. A protection that is switched off by hand, or a
+fault on purpose, is a warning, for neither may stay unnoticed.
+"""
 
 _RELOADS: Final = {"config.changed": "applied", "config.rejected": "rejected"}
 
@@ -68,7 +88,9 @@ class Events:
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        level = _LEVELS.get(event.kind, logging.INFO)
+        level = LEVELS.get(event.kind, logging.INFO)
+        if level > logging.INFO and event.facts.get("shadow"):
+            level = logging.INFO  # what is only tried out does no harm
         if level >= self._voice.level:
             about = {"name": event.name, "target": event.target, **event.facts}
             self._tell(level, self._voice.name, event.kind, **{key: fact for key, fact in about.items() if fact != ""})
@@ -78,10 +100,15 @@ class Events:
             if event.kind in _RELOADS:
                 self._count(catalogue.CONFIG_RELOADS, _RELOADS[event.kind]).inc()
             elif event.kind.startswith("breaker."):
-                facts = event.facts
-                turn = (str(facts.get("before", "")), str(facts.get("after", "")), str(facts.get("reason", "")))
-                name = event.name or event.target
-                self._count(catalogue.BREAKER_TRANSITIONS, name, event.target, *turn).inc()
+                self._turned(event, self._count)
+
+    def _turned(self, event: Event, count: Count) -> None:
+        """Count a change of a breaker's state; a hand that leaves it as it is changes nothing."""
+        facts = event.facts
+        before, after = str(facts.get("before", "")), str(facts.get("after", ""))
+        if before != after:
+            name, reason = event.name or event.target, str(facts.get("reason", ""))
+            count(catalogue.BREAKER_TRANSITIONS, name, event.target, before, after, reason).inc()
 
     def read(self, now: float) -> list[Sample]:
         """Tell when the configuration last changed: a reader for `Readings.add`."""

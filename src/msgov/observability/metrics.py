@@ -53,7 +53,7 @@ class Metrics:
         most_values: int = MOST_VALUES,
         overflowed: Callable[[str, str], None] | None = None,
     ) -> None:
-        self.readings = Readings()
+        self.readings = Readings(most_series=most_series, overflowed=self._overflowed)
         self.started = Counter()
         self.ended = Counter()
         self._limits = (most_series, most_values)

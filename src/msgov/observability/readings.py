@@ -11,71 +11,42 @@ from typing import Final
 
 from msgov.clock import Clock, monotonic, wall
 from msgov.event import unraisable
-from msgov.observability import catalogue
-from msgov.observability.catalogue import Metric
+from msgov.observability import catalogue, readings_policies
+from msgov.observability.catalogue import Metric, Sample
+from msgov.observability.readings_policies import Reader
+from msgov.observability.semconv import OTHER
+from msgov.observability.series import MOST_SERIES
 from msgov.observability.shapes import (
     Aged,
-    BreakerLike,
-    BudgetLike,
-    BulkheadLike,
     ConfigLike,
     ConsumerLike,
-    FallbackLike,
-    LimiterLike,
     OutboxLike,
     RegistrationLike,
-    RetryLike,
     SinkLike,
     SnapshotLike,
 )
 
-Sample = tuple[Metric, tuple[str, ...], float]
-Reader = Callable[[float], Iterable[Sample]]
-
-STATES: Final = ("closed", "open", "half_open", "forced_open", "forced_closed", "disabled")
-_WORST: Final = frozenset(
+_GREATEST: Final = frozenset(
     metric.name
     for metric in (
-        catalogue.BREAKER_STATE, catalogue.BREAKER_FAILURES, catalogue.BREAKER_THRESHOLD, catalogue.LIMITER_LIMIT,
-        catalogue.DISCOVERY_STALE, catalogue.DISCOVERY_UPDATED, catalogue.REGISTERED, catalogue.CONFIG_INFO,
-        catalogue.CONFIG_RELOADED, catalogue.OUTBOX_AGE, catalogue.RETRY_BUDGET,
+        catalogue.BREAKER_STATE, catalogue.BREAKER_FAILURES, catalogue.BREAKER_THRESHOLD, catalogue.BREAKER_SLOW,
+        catalogue.BREAKER_SLOW_THRESHOLD, catalogue.LIMITER_LIMIT, catalogue.QUOTA_LOST, catalogue.THROTTLE_HELD,
+        catalogue.SHED_THRESHOLD, catalogue.LOAD_CPU, catalogue.LOAD_LAG, catalogue.LOAD_DELAY, catalogue.HEDGE_DELAY,
+        catalogue.FAULT_ALLOWED, catalogue.DISCOVERY_STALE, catalogue.DISCOVERY_UPDATED, catalogue.REGISTERED,
+        catalogue.CONFIG_INFO, catalogue.CONFIG_RELOADED, catalogue.OUTBOX_AGE,
     )
 )  # fmt: skip
-"""Metrics of which two things under one name show the greater value; of all others they show the sum."""
+_LEAST: Final = frozenset(
+    metric.name for metric in (catalogue.BREAKER_OPENED, catalogue.BREAKER_ADMITTED, catalogue.RETRY_BUDGET)
+)
+"""Metrics of which two things under one name show the greater, or the smaller value: the worse; else their sum."""
 
 
-def _breaker(it: BreakerLike, now: float) -> Iterator[Sample]:
-    labels = (it.name or it.target, it.target)
-    state = it.state.value
-    for each in STATES:
-        yield catalogue.BREAKER_STATE, (*labels, each), float(each == state)
-    for outcome, count in it.counts.items():
-        yield catalogue.BREAKER_CALLS, (*labels, outcome), count
-    yield catalogue.BREAKER_FAILURES, labels, it.failure_rate(now)
-    yield catalogue.BREAKER_THRESHOLD, labels, it.rule.failure_rate
-
-
-def _bulkhead(it: BulkheadLike) -> Iterator[Sample]:
-    labels = (it.name or it.target,)
-    yield catalogue.BULKHEAD_INFLIGHT, labels, it.inflight
-    yield catalogue.BULKHEAD_LIMIT, labels, it.limit
-    yield catalogue.BULKHEAD_QUEUE, labels, it.depth
-    yield catalogue.BULKHEAD_REJECTED, labels, it.rejected
-
-
-def _limiter(it: LimiterLike) -> Iterator[Sample]:
-    name = it.name or it.target
-    yield catalogue.LIMITER_DECISIONS, (name, "admitted"), it.admitted
-    yield catalogue.LIMITER_DECISIONS, (name, "rejected"), it.rejected
-    yield catalogue.LIMITER_LIMIT, (name,), it.limit
-
-
-def _retry(it: RetryLike, now: float) -> Iterator[Sample]:
-    for reason, count in it.suppressed.items():
-        yield catalogue.RETRY_SUPPRESSED, (it.target or it.name, reason), count
-    budget = getattr(it, "budget", None)
-    if isinstance(budget, BudgetLike):
-        yield catalogue.RETRY_BUDGET, (budget.target or it.target or it.name,), budget.remaining(now)
+def _together(metric: Metric, one: float, other: float) -> float:
+    """Put together what two things of one name show."""
+    if metric.name in _GREATEST:
+        return max(one, other)
+    return min(one, other) if metric.name in _LEAST else one + other
 
 
 def _knowledge(it: Aged, now: float, at: float) -> Iterator[Sample]:
@@ -118,22 +89,11 @@ def _consumer(it: ConsumerLike) -> Iterator[Sample]:
     yield catalogue.DEDUP, (it.group, "first"), it.processed - it.duplicates
 
 
-def _fallback(it: FallbackLike) -> Iterator[Sample]:
-    yield catalogue.FALLBACKS, (it.target, it.name or "fallback", "answered"), it.answered
-
-
 def _reader(thing: object, clock: Clock) -> Reader | None:
     """Return what reads a thing, None for one that shows nothing."""
-    if isinstance(thing, BreakerLike):
-        return lambda now: _breaker(thing, now)
-    if isinstance(thing, BulkheadLike):  # before the limiter, which it also looks like
-        return lambda now: _bulkhead(thing)
-    if isinstance(thing, LimiterLike):
-        return lambda now: _limiter(thing)
-    if isinstance(thing, RetryLike):
-        return lambda now: _retry(thing, now)
-    if isinstance(thing, FallbackLike):
-        return lambda now: _fallback(thing)
+    policy = readings_policies.reader(thing, clock)
+    if policy is not None:
+        return policy
     if isinstance(thing, RegistrationLike):
         return lambda now: _registration(thing)
     if isinstance(thing, ConfigLike):
@@ -146,35 +106,57 @@ def _reader(thing: object, clock: Clock) -> Reader | None:
         return lambda now: [(catalogue.DROPPED, ("logs", "write"), thing.dropped)]
     if isinstance(thing, Aged):
         return lambda now: _knowledge(thing, now, clock())
-    return None
+    inner = readings_policies.inside(thing)
+    return None if inner is None else _reader(inner, clock)
 
 
 class Readings:
-    """What is read at each scrape. `clock` is what the things themselves run by, `at` tells the time of day."""
+    """What is read at each scrape. `clock` is what the things themselves run by, `at` tells the time of day.
 
-    def __init__(self, clock: Clock = monotonic, *, at: Clock = wall) -> None:
+    A metric has at most `most_series` series, 2,000 by default; what is beyond is put together under `_OTHER`, and
+    `overflowed` is told the metric and "", once a scrape.
+    """
+
+    def __init__(
+        self,
+        clock: Clock = monotonic,
+        *,
+        at: Clock = wall,
+        most_series: int = MOST_SERIES,
+        overflowed: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._clock = clock
         self._at = at
+        self._most_series = most_series
+        self._overflowed = overflowed
         self._readers: tuple[Reader, ...] = ()
         self._lock = threading.Lock()
 
     def watch(self, *things: object) -> Callable[[], None]:
         """Show things from now on; return a function that ends it.
 
-        Breakers, limiters, bulkheads, retries with their budgets, fallbacks, a `Latest` of a service's instances,
-        registrations, a configuration, outbox relays, consumers. Hand in all policies of a pipeline: one that shows
-        nothing is passed over.
+        Every policy of `msgov.resilience`, a `Latest` of a service's instances, registrations, a configuration, outbox
+        relays, consumers. Hand in all policies of a pipeline: one that shows nothing is passed over.
         """
         return self.add(*(reader for thing in things if (reader := _reader(thing, self._at)) is not None))
 
     def follow(self, things: Callable[[], Iterable[object]]) -> Callable[[], None]:
-        """Show whatever `things` yields at each scrape, for those that come and go; return a function that ends it."""
+        """Show whatever `things` yields at each scrape, for those that come and go; return a function that ends it.
+
+        What was there at the last scrape is known again, so that a thousand gates are not looked over each time.
+        """
+        known: dict[int, tuple[object, Reader | None]] = {}
 
         def read(now: float) -> Iterator[Sample]:
+            nonlocal known
+            before, known = known, {}
             for thing in things():
-                reader = _reader(thing, self._at)
-                if reader is not None:
-                    yield from reader(now)
+                found = before.get(id(thing))
+                if found is None or found[0] is not thing:
+                    found = thing, _reader(thing, self._at)
+                known[id(thing)] = found
+                if found[1] is not None:
+                    yield from found[1](now)
 
         return self.add(read)
 
@@ -195,15 +177,21 @@ class Readings:
     def read(self) -> list[tuple[Metric, dict[tuple[str, ...], float]]]:
         """Ask all of them and put together what belongs to one metric."""
         found: dict[str, tuple[Metric, dict[tuple[str, ...], float]]] = {}
+        over: set[str] = set()
         now = self._clock()
         for reader in self._readers:
             try:
                 for metric, labels, value in reader(now):
                     _, samples = found.setdefault(metric.name, (metric, {}))
                     before = samples.get(labels)
-                    if before is not None:
-                        value = max(before, value) if metric.name in _WORST else before + value
-                    samples[labels] = value
+                    if before is None and len(samples) >= self._most_series:
+                        over.add(metric.name)
+                        labels = (OTHER,) * len(labels)
+                        before = samples.get(labels)
+                    samples[labels] = value if before is None else _together(metric, before, value)
             except Exception as fault:  # noqa: BLE001  one broken thing must not cost the whole page
                 unraisable(fault, reader)
+        if self._overflowed is not None:
+            for name in over:
+                self._overflowed(name, "")
         return list(found.values())

@@ -92,7 +92,6 @@ class Adaptive(Gate[float]):
         self._answered = 0
         self._drops = 0
         self._peak = 0
-        self._full = False
         self._told = -math.inf
 
     @property
@@ -134,7 +133,6 @@ class Adaptive(Gate[float]):
             if self.inflight < self.limit:
                 self.inflight += 1
                 return now if self._shares is None else self._take(call, now)
-            self._full = True
             if self._shares is not None:
                 name = self._share(call)
                 if self._sharing.get(name, 0) < self._guaranteed(name):
@@ -255,7 +253,7 @@ class Adaptive(Gate[float]):
         else:
             rtts = sorted(self._rtts)
             rtt = max(rtts[(len(rtts) * 9) // 10], _SHORTEST)
-            full = self._full or self._peak >= self.limit
+            full = self._peak >= self.limit
             limit = self._algorithm.next(limit, Window(rtt, self._peak, answered / seconds, full))
             if drops:
                 limit = min(limit, self._exact)
@@ -265,7 +263,7 @@ class Adaptive(Gate[float]):
         self._move(min(limit, max(rule.initial, _AHEAD * self._peak, self._exact * _CUT)))
         self._rtts.clear()
         self._answered = self._drops = 0
-        self._peak, self._full = self.inflight, False
+        self._peak = self.inflight
         self._begun, self._due = now, now + rule.window
 
     def _move(self, limit: float) -> None:

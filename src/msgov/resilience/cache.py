@@ -33,7 +33,7 @@ class Cache(Around):
     A `Deadline` outside cuts off the cache with the call, so a time-out is answered only from a cache that stands
     outside the deadline. Many calls at once that miss all go on: put a `Coalesce` inside it.
 
-    `counts`: hit, miss, stale, evicted.
+    `counts`: hit, miss, stale, error, evicted.
     """
 
     def __init__(
@@ -63,7 +63,10 @@ class Cache(Around):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Calls since the start: `hit`, `miss`, `stale` (a miss that was served stale is both); answers `evicted`."""
+        """Calls since the start: `hit`, `miss`, `stale`, `error` (asked, and it may pass); answers `evicted`.
+
+        A miss that failed is an `error` too, and `stale` as well when an old answer served.
+        """
         return self._store.counts
 
     def __len__(self) -> int:

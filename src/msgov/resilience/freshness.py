@@ -93,6 +93,7 @@ class CacheStore:
         self._floor = 0
         self._misses = 0
         self._stale = 0
+        self._errors = 0
         self._evicted = 0
         self._hit = count(1).__next__
         self._looks = 0
@@ -142,7 +143,9 @@ class CacheStore:
         TRANSIENT failures and our own rejections may be answered, unless nobody waits (`behind`). A PERMANENT one is
         the callee's newer answer: what is older is forgotten.
         """
+        passing = outcome.verdict is TRANSIENT or isinstance(outcome.error, Rejected)
         with self._lock:
+            self._errors += passing
             entry = self._entries.get(key)
             if entry is None or entry.value is NOTHING:
                 return NOTHING
@@ -150,7 +153,7 @@ class CacheStore:
                 entry.refresh = 0
             if outcome.verdict is PERMANENT and entry.ticket < ticket:
                 del self._entries[key]
-            if behind or not (outcome.verdict is TRANSIENT or isinstance(outcome.error, Rejected)):
+            if behind or not passing:
                 return NOTHING
             if now - entry.asked >= self.rule.ttl + max(self.rule.stale_if_error, self.rule.stale_while_revalidate):
                 return NOTHING
@@ -171,13 +174,17 @@ class CacheStore:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Calls since the start: `hit`, `miss`, `stale` (a miss that was served stale is both); answers `evicted`."""
+        """Calls since the start: `hit`, `miss`, `stale`, `error` (asked, and it may pass); answers `evicted`.
+
+        A miss that failed is an `error` too, and `stale` as well when an old answer served.
+        """
         with self._lock:
             self._looks += 1  # looking is counted by the counter too
             return {
                 "hit": self._hit() - self._looks,
                 "miss": self._misses,
                 "stale": self._stale,
+                "error": self._errors,
                 "evicted": self._evicted,
             }
 

@@ -80,7 +80,8 @@ class Hedge(Hedging):
     The percentile is of successes, looked at every 3 s. A loser counts as having taken at least as long as it had when
     it was cancelled: to leave it out would make the delay shorter with each hedge.
 
-    Counters: `hedged` (begun beside another), `retried` (after a failure), and `suppressed` by reason.
+    Counters: `hedged` (begun beside another), of these `won` (its reply was taken) and `lost` (another's was);
+    `retried` (after a failure), and `suppressed` by reason.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Hedge(Hedging):
         self.name = name
         self.target = target
         self.hedged = 0
+        self.won = 0
+        self.lost = 0
         self.retried = 0
         self.suppressed = dict.fromkeys(SUPPRESSED, 0)
         self.load = Budget(_spent_by(rule), name=name, target=target)
@@ -170,6 +173,12 @@ class Hedge(Hedging):
         verdict, delay = outcome.verdict, self._delay
         if verdict is OK or (verdict is IGNORED and delay is not None and outcome.seconds >= delay):
             self._seen((now, outcome.seconds))
+
+    def decided(self, hedges: int, *, won: bool) -> None:
+        """Count which of them gave the reply."""
+        with self._lock:
+            self.won += won
+            self.lost += hedges - won
 
     def _look(self, now: float) -> None:
         with self._lock:

@@ -31,6 +31,7 @@ _LEAST = 0.1  # of what can be done is let in to drain a crowd, so that nobody i
 _TELLS = 0.2  # seconds after which the one under way says something
 _QUIET = 1.0  # seconds between two events of one gate in shadow
 _PLUS = Criticality.CRITICAL_PLUS
+_KINDS = tuple((why, each.name.lower()) for why in ("cpu", "lag", "delay", "recent") for each in Criticality)
 
 
 class Shedder(Gate[float]):
@@ -46,8 +47,8 @@ class Shedder(Gate[float]):
     `criticality` is a function of the call; by default what the call says. Raises `Shed` with the numbers that decided.
 
     Read at any time: `inflight`, `ceiling`, `threshold`, the readings `cpu`, `lag` and `delay`, `strained` (which of
-    them is above its mark, "" for none); counters `rejected`, `would_reject` (in shadow). Events: "shadow.shed", at
-    most one a second.
+    them is above its mark, "" for none); counters `rejected`, `shed` (the same by what was too high, "recent" for the
+    second after, and by criticality), `would_reject` (in shadow). Events: "shadow.shed", at most one a second.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Shedder(Gate[float]):
         self.delay = 0.0
         self.strained = ""
         self.rejected = 0
+        self.shed = dict.fromkeys(_KINDS, 0)
         self.would_reject = 0
         self._criticality = criticality or _said
         self._lock = threading.Lock()
@@ -125,6 +127,7 @@ class Shedder(Gate[float]):
                     self._told = now
             else:
                 self.rejected += 1
+                self.shed[self.strained or "recent", str(facts["criticality"])] += 1
                 self._held = now + _TURN
         if not shadow:
             raise Shed(
@@ -168,7 +171,7 @@ class Shedder(Gate[float]):
         seconds = now - self._turns + _TURN
         offered = self._came / seconds
         self.threshold = 0.0
-        if seconds < 2 * _TURN and self._rates and offered:
+        if self._rates and offered:
             begun = now - self._edge + 1.0  # the second under way: what it shows already is better than old calm
             best = max(*self._rates, self._done / begun if begun >= _TELLS else 0.0)
             room = max(best - max(0.0, self.inflight - self.ceiling), best * _LEAST)

@@ -43,8 +43,11 @@ class Levels:
         row = int.from_bytes(digest[:2], "big") % _ROWS
         lot = (int.from_bytes(digest[2:], "big") / 2.0**48 + now // _TERM * _GOLDEN) % 1.0
         lot += (self._dice.random() - lot) * _DRAWN
-        mean = self._total / self._users if self._users else 1.0
-        level = criticality + _FAIR * mean / (mean + self._usage[row]) + (1.0 - _FAIR) * lot
+        fair = 0.5  # as if all had the same
+        if self._users:
+            mean = self._total / self._users
+            fair = mean / (mean + self._usage[row])
+        level = criticality + _FAIR * fair + (1.0 - _FAIR) * lot
         self._levels.append(level)
         return level, row
 

@@ -14,7 +14,6 @@ from msgov.clock import Clock, monotonic
 from msgov.config.centre import Config
 from msgov.config.env import Env
 from msgov.config.file import File
-from msgov.config.instances import InstanceBreakers
 from msgov.config.policies import Policies
 from msgov.config.rules import DEFAULTS
 from msgov.config.source import ConfigSource, Fixed
@@ -128,8 +127,7 @@ class Service:
 
     def _told(self) -> Iterator[object]:
         """Yield everything whose state the metrics page shows."""
-        for each in self.policies.state:
-            yield from each.breakers.values() if isinstance(each, InstanceBreakers) else (each,)
+        yield from self.policies.state
         yield from self.targets.known.values()
         yield self.config
         yield from self.subscriptions.told()

@@ -154,7 +154,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
                     await self._fail(request, context)
                 await asyncio.sleep(request.sleep)
                 yield answer(request, context, f"{request.text}{at}")
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # as it waits for its own work, or for grpc to send
             self.log.note("cancelled")
             raise
         self.log.note("finished")
@@ -177,7 +177,7 @@ class AioEcho(echo_pb2_grpc.EchoServicer):
                 await self._fail(ask, context)
                 await asyncio.sleep(ask.sleep)
                 yield answer(ask, context, ask.text)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             self.log.note("cancelled")
             raise
         self.log.note("finished")

@@ -117,6 +117,13 @@ async def test_what_is_not_idempotent_is_not_repeated(w: World, stub: Any) -> No
 
 
 @on_aio
+async def test_what_brings_a_key_is_repeated(w: World, stub: Any) -> None:
+    """Its callee tells the second request from a new one by it."""
+    key = (("idempotency-key", "k1"),)
+    assert (await stub.Once(Ask(text="a", fail="UNAVAILABLE", fail_first=1), metadata=key)).attempt == 2
+
+
+@on_aio
 async def test_timeout_round_a_call_cancels_the_server(w: World, stub: Any) -> None:
     """asyncio.timeout reaches the handler."""
     with pytest.raises(TimeoutError):

@@ -17,6 +17,7 @@ import pytest
 from msgov.discovery.balance import RoundRobin
 from msgov.discovery.instance import Instance, Snapshot
 from msgov.discovery.pick import Pick
+from msgov.discovery.two_choices import TwoChoices
 from msgov.latest import Latest
 from msgov.pipeline import Policy
 from msgov.resilience.hedge import Hedge, HedgeRule
@@ -377,6 +378,18 @@ def test_the_deadline_covers_all_attempts_in_threads(two: Two, stub: Any) -> Non
         stub.Unary(Ask(text="a"), timeout=0.3)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert two.two.log.seen["begun"] == 1
+
+
+@on_aio
+async def test_a_hedge_goes_where_the_call_has_not_been(two: Two, stub: Any) -> None:
+    """Two draws of a balancer would fall on the slow instance every second time."""
+    known = two.policies[2].latest  # type: ignore[union-attr]  # a Pick
+    two.policies = (two.outer, two.hedge, Pick(known, TwoChoices()), two.inner)
+    two.one.temper.sleep = two.two.temper.sleep = DELAY * 3
+    for turn in range(4):
+        await stub.Unary(Ask(text="a"), timeout=10)
+        await until(lambda: two.idle)
+        assert two.one.log.seen["begun"] == two.two.log.seen["begun"] == turn + 1
 
 
 @on_aio

@@ -16,6 +16,7 @@ import pytest
 from msgov.call import Call, Outcome
 from msgov.errors import DeadlineSpent, RateLimited
 from msgov.policy import Gate, Substitute
+from msgov.resilience.hedge import Hedge, HedgeRule
 from msgov.transport.grpc.interceptors import ClientEdge, SyncInterceptor, aio_interceptors
 from tests.transport.grpc import echo_pb2, echo_pb2_grpc
 from tests.transport.grpc.gates import Again, Count, Turnstile
@@ -257,6 +258,36 @@ async def test_interceptors_behind_ours_may_wait(w: World, gate: Count, stub: An
     with pytest.raises(ValueError, match="mine"):
         await stub.Unary(Ask(text="stray"))
     assert gate.verdicts == ["OK", "IGNORED", "TRANSIENT"]
+
+
+def _dawdling(times: int) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]:
+    """Make a handler that is slow for the first calls."""
+    left = [30.0] * times
+
+    async def handle(request: Any, context: Any) -> Any:
+        await asyncio.sleep(left.pop() if left else 0.0)
+        return echo_pb2.Answer(text=request.text)
+
+    return handle
+
+
+@on_aio(Hedge(HedgeRule(initial=0.02, load=1.0)))
+async def test_a_hedge_goes_over_the_same_channel(w: World, gate: Count, stub: Any) -> None:
+    """It may find another backend behind it; its first attempt is cancelled."""
+    w.servicer.instead = _dawdling(1)
+    assert (await stub.Unary(Ask(text="a"), timeout=10)).text == "a"
+    await until(lambda: w.log.running == 0)
+    down = [message.text async for message in stub.Down(Ask(text="b", count=2), timeout=10)]
+    assert (down, gate.verdicts) == (["b0", "b1"], ["OK", "OK"])
+
+
+@on_threads(Hedge(HedgeRule(initial=0.02, load=1.0)))
+def test_a_future_is_hedged_in_threads(w: World, gate: Count, stub: Any) -> None:
+    """A plain call is not: grpc holds its thread until it ends."""
+    assert stub.Unary.future(Ask(text="a", sleep=0.2), timeout=10).result().text == "a"
+    assert w.log.seen["begun"] == 2
+    assert stub.Unary(Ask(text="a", sleep=0.2), timeout=10).text == "a"
+    assert w.log.seen["begun"] == 3
 
 
 def test_asyncio_storm() -> None:

@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodOptions
 
 from msgov import scope
 from msgov.call import Call
 from msgov.policy import Plan
 from msgov.transport.grpc.connections import Connection
-from msgov.transport.grpc.method import Method, checked, idempotent, scoped, split, until
+from msgov.transport.grpc.method import Method, checked, idempotent, keyed, scoped, split, until
 from tests.transport.grpc import echo_pb2  # noqa: F401  its methods are looked up by name
 from tests.transport.grpc.gates import Again, Count
 
@@ -29,6 +31,45 @@ def test_the_proto_says_what_may_run_twice() -> None:
     assert not idempotent("/msgov.tests.Echo/Once")
     assert not idempotent("/msgov.tests.Echo/Nothing")
     assert not idempotent("nonsense")
+
+
+def test_a_module_may_be_loaded_after_the_first_look() -> None:
+    """What nobody has described yet is looked for again."""
+    path = "/msgov.tests.late.Late/Safe"
+    assert not idempotent(path)
+    options = MethodOptions(idempotency_level=MethodOptions.NO_SIDE_EFFECTS)
+    late = FileDescriptorProto(name="msgov_tests_late.proto", package="msgov.tests.late")
+    late.message_type.add(name="M")
+    service = late.service.add(name="Late")
+    service.method.add(
+        name="Safe", input_type=".msgov.tests.late.M", output_type=".msgov.tests.late.M", options=options
+    )
+    descriptor_pool.Default().Add(late)
+    assert idempotent(path)
+
+
+def test_a_method_is_asked_for_its_proto_at_its_first_call() -> None:
+    """By then its module is loaded, whatever made the stub."""
+    made = Method(
+        "a", lambda path: (), lambda: 0.0, "unary_unary", "/msgov.tests.Echo/Unary", None, None, registered=False
+    )
+    assert not made.idempotent
+    assert made.call(b"", None).idempotent
+
+
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        (None, False),
+        ((), False),
+        ((("idempotency-key", "k"),), True),
+        ((("idempotency-key", ""),), False),
+        ((("k", "v"),), False),
+    ],
+)  # fmt: skip
+def test_a_key_makes_a_call_one_that_may_run_twice(metadata: Any, found: bool) -> None:
+    """An empty one tells nothing from anything."""
+    assert keyed(metadata) is found
 
 
 @pytest.mark.parametrize(

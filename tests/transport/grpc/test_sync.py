@@ -76,6 +76,13 @@ def test_the_last_error_is_grpcs_own(w: World, stub: Any) -> None:
 
 
 @on_threads
+def test_what_brings_a_key_is_repeated(w: World, stub: Any) -> None:
+    """Its callee tells the second request from a new one by it."""
+    key = (("idempotency-key", "k1"),)
+    assert stub.Once(Ask(text="a", fail="UNAVAILABLE", fail_first=1), metadata=key).attempt == 2
+
+
+@on_threads
 def test_a_stream_is_not_retried_after_a_message(w: World, stub: Any) -> None:
     """A failure after a message is the caller's to see."""
     seen = []

@@ -116,9 +116,7 @@ class Hedged(Flight[N]):
 
     def _down(self, flight: Flight[N], word: _Word) -> None:
         """Tell of an attempt that is over; of a stream that went well its first message tells."""
-        outcome = flight.outcome
-        if outcome is None:  # it broke, and left its tickets to the frames
-            outcome = self._judged(flight.error or RuntimeError("an attempt broke"), self.port.clock())
+        outcome = self._outcome(flight)
         if outcome.error is not None or not self.port.streams or flight.answered:
             word.say((flight, None), outcome, self.port.clock())
 
@@ -142,7 +140,12 @@ class Hedged(Flight[N]):
     def _arrived(self, flight: Flight[N]) -> None:
         """End as the stream that has won."""
         if not self.over:
-            self._take(flight, cast("Outcome", flight.outcome), self.port.clock())
+            self._take(flight, self._outcome(flight), self.port.clock())
+
+    def _outcome(self, flight: Flight[N]) -> Outcome:
+        """Return how an attempt ended; one that broke has left its tickets to the frames, and has only its error."""
+        broke = flight.error or RuntimeError("the attempt broke off")
+        return self._judged(broke, self.port.clock()) if flight.outcome is None else flight.outcome
 
     def _take(self, flight: Flight[N], outcome: Outcome, now: float) -> None:
         self._flights.clear()
