@@ -1,4 +1,4 @@
-"""Prints one table of ratios per subject: `python -m benchmarks [pipeline grpc asgi imports] [--rounds N]`."""
+"""Prints one table of ratios per subject: `python -m benchmarks [pipeline resilience memory grpc asgi imports] [--rounds N]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from benchmarks.harness import Figure
 
-PARTS = ("pipeline", "grpc", "asgi", "imports")
+PARTS = ("pipeline", "resilience", "memory", "grpc", "asgi", "imports")
 
 
 def main() -> None:
@@ -28,6 +28,15 @@ def main() -> None:
 
         for subject, figures in pipeline.run(rounds).items():
             print_figures(subject, figures)
+    if "resilience" in parts:
+        from benchmarks import resilience
+
+        for subject, figures in resilience.run(rounds).items():
+            print_figures(subject, figures)
+    if "memory" in parts:
+        from benchmarks import limiter_memory
+
+        limiter_memory.run(100_000)
     if "grpc" in parts:
         from benchmarks import grpc_echo
 

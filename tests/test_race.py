@@ -620,3 +620,28 @@ class Walk(RuleBasedStateMachine):
 
 TestWalk = Walk.TestCase
 TestWalk.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+
+
+def test_plan_hears_which_hedge_gave_the_reply() -> None:
+    """Hedges that never win are load for nothing; one that was never begun is nobody's."""
+    won, lost, none = two(), two(), two()
+    for plan, winner in ((won, 2), (lost, 1)):
+        course = Course(plan).start()
+        course.wait(0.2)
+        course.end(winner, WELL)
+        course.end(3 - winner, Outcome(IGNORED, error=RuntimeError(), status="lost"))
+    Course(none).start().end(1, WELL)
+    assert [(plan.hedged, plan.won, plan.lost) for plan in (won, lost, none)] == [(1, 1, 0), (1, 0, 1), (0, 0, 0)]
+
+
+def test_attempt_after_a_failure_is_no_hedge_that_won() -> None:
+    """It was begun for another reason; and a call that fails has no winner."""
+    plan = two()
+    course = Course(plan).start()
+    course.end(1, failed())
+    course.end(2, WELL)
+    failing = Course(plan).start()
+    failing.wait(0.2)
+    failing.end(1, failed())
+    failing.end(2, failed())
+    assert (plan.hedged, plan.retried, plan.won, plan.lost) == (1, 1, 0, 0)

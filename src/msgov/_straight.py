@@ -10,12 +10,14 @@ from __future__ import annotations
 import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from msgov.call import OK, Call
+from msgov.call import NOTHING, OK, Call, Outcome
+from msgov.errors import Rejected
 from msgov.pipeline import Answered, Segment
 from msgov.policy import Gate, Waiting
+from msgov.scope import current
 
 Faults = list[BaseException]  # of one: popped before it is raised, so that no frame of its traceback holds it
 
@@ -41,10 +43,30 @@ def line(faults: Faults) -> Waiting[object]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A function that keeps its own signature under governance: `call` makes the call of its arguments."""
+    """A function that keeps its own signature under governance: how a call is made of its arguments.
+
+    `key` is a function of the same arguments; without one the call has the key of the scope that it is made in.
+    """
 
     function: Callable[..., Any]
-    call: Callable[[tuple[object, ...], dict[str, object]], Call]
+    target: str
+    idempotent: bool
+    key: Callable[..., str] | None
+
+    def call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
+        """Make a call; the written walk does the same, line by line."""
+        around = current.get()
+        made = Call(
+            self.target,
+            request=(args, kwargs),
+            deadline=around.deadline,
+            idempotent=self.idempotent,
+            key=around.key if self.key is None else self.key(*args, **kwargs),
+            attempts_left=around.attempts_left,
+            criticality=around.criticality,
+        )
+        made.trace = around.trace
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +79,8 @@ class _Step:
 class _Shape:
     awaits: bool
     entered: bool  # with a function's own arguments
+    keyed: bool  # which also tell the key
+    answered_for: bool  # a substitute may answer a refusal
     outer: tuple[_Step, ...]
     planned: bool
     inner: tuple[_Step, ...]
@@ -70,6 +94,7 @@ def straight(
     *,
     awaits: bool,
     clock: Callable[[], float],
+    judge: Callable[..., Outcome],
     resume: Callable[..., Any],
     arm: Callable[..., Any] | None,
     disarm: Callable[..., Any],
@@ -83,6 +108,8 @@ def straight(
     shape = _Shape(
         awaits,
         entry is not None,
+        entry is not None and entry.key is not None,
+        len(outer) + len(inner) < len(segment.outer) + len(segment.inner),
         tuple(map(_step, outer)),
         segment.plan is not None,
         tuple(map(_step, inner)),
@@ -93,10 +120,11 @@ def straight(
     make = _written(shape)
     written: Callable[..., Any] = make(
         handler if entry is None else entry.function,
-        None if entry is None else entry.call,
+        entry,
         clock,
         resume,
         segment,
+        partial(segment.turned_away, judge),
         segment.orphans,
         None if segment.plan is None else segment.plan.next,
         arm,
@@ -119,7 +147,10 @@ def _step(gate: Gate[Any]) -> _Step:
 def _written(shape: _Shape) -> Callable[..., Any]:
     name, source = f"<msgov walk {abs(hash(shape)):x}>", _source(shape)
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # tracebacks show its lines
-    space: dict[str, Any] = {"Answered": Answered, "OK": OK, "Waiting": Waiting, "Line": Line}
+    space: dict[str, Any] = {
+        "Answered": Answered, "Call": Call, "Line": Line, "NOTHING": NOTHING, "OK": OK, "Rejected": Rejected,
+        "Waiting": Waiting, "here": current.get, "new": object.__new__,
+    }  # fmt: skip
     exec(compile(source, name, "exec"), space)  # noqa: S102  our own text, with nothing in it from outside
     made: Callable[..., Any] = space["make"]
     return made
@@ -152,37 +183,68 @@ def _source(shape: _Shape) -> str:
         if steps[at].learns:
             way_out += [f"left = {at}", f"settle_{at}(t{at}, outcome, ended)"]
     passed = f"({', '.join(tickets)}{',' if len(tickets) == 1 else ''})"
+    inside = f"{tickets[len(shape.outer) - 1]} is not None" if shape.outer else "True"
+    alarms = ("alarm" if shape.timed else "None", "attempt_alarm" if shape.attempt_timed else "None")
+    blank = [*tickets, *(each for each in alarms if each != "None")]
     lines = [
-        "def make(handler, made, clock, resume, segment, orphans, plan_next, arm, disarm, admits, settles):",
+        "def make(handler, entry, clock, resume, segment, turned_away, orphans, plan_next,",
+        "         arm, disarm, admits, settles):",
         *(f"    admit_{at}, settle_{at} = admits[{at}], settles[{at}]" for at in range(len(steps))),
+        *(["    target, idempotent, key = entry.target, entry.idempotent, entry.key"] if shape.entered else []),
         f"    {colour}def governed({given}):",
-        *(["        call = made(args, kwargs)"] if shape.entered else []),
+        *_indented(8, _entry(keyed=shape.keyed) if shape.entered else []),
         "        started = clock()",
         "        if orphans:",
         "            segment.drain(started)",
-        f"        {' = '.join([*tickets, 'alarm', 'attempt_alarm'])} = None",
-        "        inside = False",
+        *([f"        {' = '.join(blank)} = None"] if blank else []),
         "        try:",
         *_indented(12, walk),
+        *_indented(8, _refusals(shape, tickets, passed)),
         "        except BaseException as error:",
-        "            fault = error",
+        "            faults, delay = [error], None",
         "        else:",
         *_indented(12, _exit(way_out, passed)),
         "            return reply",
-        "        try:",
-        f"            return {wait}resume(call, {passed}, inside, [fault], started, alarm, attempt_alarm)",
-        "        finally:",
-        "            del fault",
+        f"        return {wait}resume(call, {passed}, {inside}, faults, started, {', '.join(alarms)}, delay)",
         "    return governed",
     ]
     return "\n".join(lines) + "\n"
 
 
+def _entry(*, keyed: bool) -> list[str]:
+    """Write how a call is made of the function's arguments: each value is stored once, and no function is called."""
+    values = {
+        "target": "target", "method": '""', "request": "(args, kwargs)", "deadline": "around.deadline",
+        "idempotent": "idempotent", "key": "key(*args, **kwargs)" if keyed else "around.key", "metadata": "NOTHING",
+        "attempts_left": "around.attempts_left", "criticality": "around.criticality", "attempt": "1",
+        "instance": "None", "context": "None", "status": '""', "tried": "None", "trace": "around.trace",
+    }  # fmt: skip
+    assert set(values) == set(Call.__slots__)  # noqa: S101  when this is written, not when it runs
+    return ["around = here()", "call = new(Call)", *(f"call.{name} = {value}" for name, value in values.items())]
+
+
+def _refusals(shape: _Shape, tickets: list[str], passed: str) -> list[str]:
+    """Write what a refusal at one of our own doors costs, where nobody may answer in the callee's place: not much."""
+    if shape.answered_for or not tickets:
+        return []
+    return [
+        "except Rejected as error:",
+        "    delay, faults = None, [error]",
+        f"    if {tickets[-1]} is None:",
+        f"        delay = turned_away(call, error, {passed}, started, clock())",
+        "        if delay is None:",
+        *(["            if alarm is not None:", "                disarm(alarm)"] if shape.timed else []),
+        "            faults = None",
+        "            raise",
+        "        faults = []",
+    ]
+
+
 def _seam(shape: _Shape) -> list[str]:
-    """Write what stands between the two frames: the deadline begins, the plan is asked, the attempt is under way."""
+    """Write what stands between the two frames: the deadline begins, the plan is asked."""
     seam = ["alarm = arm(call, started)"] if shape.timed else []
     seam += ["plan_next(call, 1, None, started)"] if shape.planned else []
-    return [*seam, "inside = True"]
+    return seam
 
 
 def _exit(way_out: list[str], passed: str) -> list[str]:

@@ -94,6 +94,7 @@ def _walked(
         attempt: Tickets | None,
         faults: Faults,
         alarm: Alarm | None = None,
+        delay: float | None = None,
     ) -> object:
         """Walk from the door, or go on where the written walk stopped: at a gate, or in its `attempt`."""
         try:
@@ -104,7 +105,7 @@ def _walked(
                 met = line(faults) if faults else outer.enter(call, tickets, started)
                 if met is not None:
                     started = await queue(outer, met, call, tickets, clock)
-            run = partial(attempts, started, attempt, faults)
+            run = partial(attempts, started, attempt, faults, delay)
             if timed:
                 reply, outcome, now = await under(alarm or arm(call, clock()), run, call)
             else:
@@ -132,24 +133,42 @@ def _walked(
         started: float,
         alarm: Alarm | None,
         attempt_alarm: Alarm | None,
+        delay: float | None,
     ) -> object:
         tickets, attempt = segment.held(held)
         if attempt_alarm is not None:
             faults.append(stopped(attempt_alarm, call, faults.pop()))
-        return await framed(call, tickets, started, attempt if inside else None, faults, alarm)
+        return await framed(call, tickets, started, attempt if inside else None, faults, alarm, delay)
 
     timer = None if native else arm
-    return straight(segment, handler, awaits=True, clock=clock, resume=resume, arm=timer, disarm=disarm, entry=entry)
+    return straight(
+        segment,
+        handler,
+        awaits=True,
+        clock=clock,
+        judge=pipeline.judge,
+        resume=resume,
+        arm=timer,
+        disarm=disarm,
+        entry=entry,
+    )
 
 
 class _Attempts(Protocol):
-    """Make the attempts of a call, or go on from the one that the written walk left with what stopped it."""
+    """Make the attempts of a call, or go on from the one that the written walk left with what stopped it.
 
-    async def __call__(self, started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply: ...
+    A `delay` says that this attempt is over, and when the next one starts.
+    """
+
+    async def __call__(
+        self, started: float, attempt: Tickets | None, faults: Faults, delay: float | None, call: Call, /
+    ) -> _Reply: ...
 
 
 def _once(handler: AsyncHandler, clock: Clock) -> _Attempts:
-    async def once(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
+    async def once(
+        started: float, attempt: Tickets | None, faults: Faults, delay: float | None, call: Call, /
+    ) -> _Reply:
         if faults:
             line(faults)
         reply = await handler(call)
@@ -170,9 +189,15 @@ def _planned(
     enter, settle = frame.enter, frame.settle
     timed = frame.narrows and not native
 
-    async def planned(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
+    async def planned(
+        started: float, attempt: Tickets | None, faults: Faults, delay: float | None, call: Call, /
+    ) -> _Reply:
         tries, real = 1, None
-        if not faults:
+        if delay is not None:
+            await asyncio.sleep(delay)
+            tries = call.attempt = 2
+            started = clock()
+        elif not faults:
             plan.next(call, 1, None, started)
         try:
             while True:

@@ -182,7 +182,7 @@ class Segment:
     `layers` wrap whatever comes after the segment: an `Around`, or a user's own `Handler -> Handler`.
     """
 
-    __slots__ = ("inner", "layers", "orphans", "outer", "plan")
+    __slots__ = ("_outer_gates", "gates", "inner", "layers", "orphans", "outer", "plan")
 
     def __init__(
         self,
@@ -196,6 +196,9 @@ class Segment:
         self.plan = plan
         self.inner = Frame(inner, self.orphans)
         self.layers = tuple(layers)
+        around = [step for step in self.outer.steps if isinstance(step, Gate)]
+        self._outer_gates = len(around)
+        self.gates = (*around, *(step for step in self.inner.steps if isinstance(step, Gate)))
 
     @property
     def outside(self) -> Segment:
@@ -208,8 +211,37 @@ class Segment:
 
     def held(self, tickets: Sequence[object]) -> tuple[Tickets, Tickets]:
         """Return what a written walk holds of each frame."""
-        gates = sum(isinstance(step, Gate) for step in self.outer.steps)
+        gates = self._outer_gates
         return self.outer.held(tickets[:gates]), self.inner.held(tickets[gates:])
+
+    def turned_away(
+        self,
+        judge: Callable[[Call, BaseException, float], Outcome],
+        call: Call,
+        error: Rejected,
+        tickets: Sequence[object],
+        started: float,
+        now: float,
+    ) -> float | None:
+        """Settle a call that one of our own gates refused on its first attempt, where no substitute may answer for it.
+
+        Return the seconds until the next attempt, with the outer frame still held; None when the call is over.
+        """
+        gates, seam = self.gates, len(self.outer)
+        at = tickets.index(None)
+        explain(gates[at], error)
+        inside = self.plan is not None and at >= seam
+        if at == 0 and not inside:
+            return None  # nobody has anything to learn
+        outcome = judge(call, error, now - started)
+        if inside and self.plan is not None:
+            self.inner.settle(list(tickets[seam:at]), outcome, now)
+            delay = self.plan.next(call, 1, outcome, now)
+            if delay is not None:
+                return delay
+            at = seam
+        self.outer.settle(list(tickets[:at]), outcome, now)
+        return None
 
     def unsettled(
         self, fault: BaseException, left: int, tickets: Sequence[object], outcome: Outcome, now: float
@@ -221,8 +253,7 @@ class Segment:
             self.inner.abandon(inner)
             self.outer.abandon(outer)
             raise fault
-        gates = [step for step in (*self.outer.steps, *self.inner.steps) if isinstance(step, Gate)]
-        unraisable(fault, gates[left].settle)
+        unraisable(fault, self.gates[left].settle)
         self.inner.settle(inner, outcome, now)
         self.outer.settle(outer, outcome, now)
 

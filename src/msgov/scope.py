@@ -17,8 +17,8 @@ from msgov.clock import Clock, monotonic
 class Criticality(IntEnum):
     """How much it matters that work is done now, after the SRE book (ch. 21): what is higher is shed later.
 
-    CRITICAL is what nobody said otherwise of. CRITICAL_PLUS is for the few calls whose failure is seen at once and hurts
-    most; SHEDDABLE_PLUS for what will be tried again, such as batch work; SHEDDABLE for what may fail for hours.
+    CRITICAL is what nobody said otherwise of. CRITICAL_PLUS is for the few calls whose failure is seen at once and
+    hurts most; SHEDDABLE_PLUS for what will be tried again, such as batch work; SHEDDABLE for what may fail for hours.
     """
 
     SHEDDABLE = 0

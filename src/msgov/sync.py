@@ -83,6 +83,7 @@ def _walked(
         started: float,
         within: _Within | None,
         attempt_within: _Within | None,
+        delay: float | None,
     ) -> object:
         """Go on from where the written walk stopped: at a gate, or in its attempt."""
         tickets, attempt = segment.held(held)
@@ -93,7 +94,7 @@ def _walked(
             if not inside:
                 met = line(faults)
                 started = _queue(outer, met, call, tickets, clock)
-            run = partial(attempts, started, attempt if inside else None, faults)
+            run = partial(attempts, started, attempt if inside else None, faults, delay)
             reply, outcome, now = bounded(run, call) if timed else run(call)
             if outcome.seconds != now - started:  # more than one attempt, or one that waited in line
                 outcome = answered(call.status, now - started)
@@ -111,17 +112,32 @@ def _walked(
         return reply
 
     disarm = scope.current.reset
-    return straight(segment, handler, awaits=False, clock=clock, resume=resume, arm=_arm, disarm=disarm, entry=entry)
+    return straight(
+        segment,
+        handler,
+        awaits=False,
+        clock=clock,
+        judge=pipeline.judge,
+        resume=resume,
+        arm=_arm,
+        disarm=disarm,
+        entry=entry,
+    )
 
 
 class _Attempts(Protocol):
-    """Make the attempts of a call, or go on from the one that the written walk left with what stopped it."""
+    """Make the attempts of a call, or go on from the one that the written walk left with what stopped it.
 
-    def __call__(self, started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply: ...
+    A `delay` says that this attempt is over, and when the next one starts.
+    """
+
+    def __call__(
+        self, started: float, attempt: Tickets | None, faults: Faults, delay: float | None, call: Call, /
+    ) -> _Reply: ...
 
 
 def _once(handler: SyncHandler, clock: Clock) -> _Attempts:
-    def once(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
+    def once(started: float, attempt: Tickets | None, faults: Faults, delay: float | None, call: Call, /) -> _Reply:
         if faults:
             line(faults)
         reply = handler(call)
@@ -138,9 +154,13 @@ def _planned(
     enter, settle = frame.enter, frame.settle
     timed = frame.narrows
 
-    def planned(started: float, attempt: Tickets | None, faults: Faults, call: Call, /) -> _Reply:
+    def planned(started: float, attempt: Tickets | None, faults: Faults, delay: float | None, call: Call, /) -> _Reply:
         tries, real = 1, None
-        if not faults:
+        if delay is not None:
+            sleep(delay)
+            tries = call.attempt = 2
+            started = clock()
+        elif not faults:
             plan.next(call, 1, None, started)
         try:
             while True:

@@ -289,6 +289,22 @@ def test_caller_that_leaves_meanwhile_waits_for_it_too() -> None:
     assert played.seconds == pytest.approx(0.5)
 
 
+def test_caller_that_leaves_waits_for_the_hedge_that_cleans_up() -> None:
+    """It left, and still nothing of its call runs on after it has gone."""
+
+    async def handler(call: Call) -> object:
+        try:
+            await asyncio.sleep(9.0)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.0 if call.attempt == 1 else 0.2)
+            raise
+        return call.attempt
+
+    played = play([soon()], handler, cancel=0.15)
+    assert isinstance(played.error, asyncio.CancelledError)
+    assert played.seconds == pytest.approx(0.35)
+
+
 def test_loser_that_swallows_its_cancellation_costs_its_caller_nothing() -> None:
     """The caller's task must not stay cancelled: what it awaits next would fail."""
     after: list[int] = []

@@ -18,7 +18,7 @@ from msgov.call import TRANSIENT, Call, Outcome
 from msgov.clock import Clock
 from msgov.errors import BulkheadFull, DeadlineExceeded, RuleError
 from msgov.pipeline import Pipeline, Policy
-from msgov.policy import Hedging
+from msgov.policy import Hedging, Waiting
 from msgov.resilience import Bulkhead, BulkheadRule, Deadline, Fallback, Hedge, HedgeRule
 from msgov.testing import ManualClock
 from tests.drivers.stage import Door, Journal, Line
@@ -216,6 +216,21 @@ def test_attempt_may_wait_in_line() -> None:
     world.at(0.2, line.serve)
     assert world.play([soon(), line]) == "served"
     assert (world.clock(), journal) == (0.2, [("in", "line", 1), ("out", "line", 1)])
+
+
+def test_line_that_has_served_before_anybody_listened() -> None:
+    """Another thread gave its permit back between the place in line and the wait for it."""
+
+    class Quick(Line):
+        def admit(self, call: Call, now: float) -> int | Waiting[int]:
+            place = super().admit(call, now)
+            self.serve()
+            return place
+
+    journal: Journal = []
+    world = World((0.0, "served"))
+    assert world.play([soon(), Quick(journal, "line", patience=5.0)]) == "served"
+    assert world.clock() == 0.0
 
 
 def test_line_that_refuses_or_takes_too_long() -> None:

@@ -54,9 +54,29 @@ def test_governance_has_the_labels_that_dashboards_ask_for() -> None:
     assert labels("msgov_deadline_remaining_seconds") == ("entry",)
     assert labels("msgov_deadline_exceeded_total") == ("where",)
     assert labels("msgov_fallbacks_total") == ("target", "kind", "outcome")
+    assert labels("msgov_cache_requests_total") == ("cache", "result")
+    assert labels("msgov_shed_total") == ("reason", "priority")
+    for gauge in ("failure_ratio", "slow_ratio", "failure_ratio_threshold", "slow_ratio_threshold"):
+        assert labels(f"msgov_breaker_{gauge}") == ("breaker", "target")
+    assert labels("msgov_breaker_opened_timestamp_seconds") == ("breaker", "target")
+    assert labels("msgov_limiter_limit") == labels("msgov_limiter_inflight") == ("limiter",)
+    for gauge in ("inflight", "limit", "queue_depth", "rejected_total"):
+        assert labels(f"msgov_bulkhead_{gauge}") == ("bulkhead",)
     assert labels("msgov_discovery_instances") == ("target", "state")
     assert labels("msgov_config_info") == ("namespace", "version", "source")
     assert labels("msgov_config_reloads_total") == ("outcome",)
+
+
+def test_names_of_our_own_have_labels_of_the_same_kind() -> None:
+    """Where the list of names is silent: who, then what became of it."""
+    assert labels("msgov_retries_total") == ("target",)
+    assert labels("msgov_hedges_total") == ("target", "outcome")
+    assert labels("msgov_throttle_calls_total") == ("throttle", "outcome")
+    assert labels("msgov_coalesce_calls_total") == ("coalesce", "result")
+    assert labels("msgov_faults_injected_total") == ("fault", "kind")
+    assert labels("msgov_deadline_calls_total") == ("deadline", "policy", "outcome")
+    assert labels("msgov_shadow_rejections_total") == ("policy", "name")
+    assert labels("msgov_breaker_keys") == ("breaker", "target", "state")
 
 
 def test_names_follow_prometheus() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
+import msgov.resilience
 from msgov.call import TRANSIENT, Call, Outcome
 from msgov.event import Event, Observers
-from msgov.observability.events import LOGGER, Events
+from msgov.observability.events import LEVELS, LOGGER, Events
 from msgov.observability.levels import Voice
 from msgov.observability.metrics import Metrics
-from msgov.resilience.breaker import Breaker, BreakerRule
+from msgov.resilience.breaker import Breaker, BreakerRule, State
 from msgov.testing import ManualClock
-from tests.observability.reading import Written, sample
+from tests.observability.reading import Written, sample, samples
 
 
 def test_a_breaker_that_opens_is_told_and_counted(written: Written, metrics: Metrics) -> None:
@@ -64,3 +68,86 @@ def test_a_silent_logger_still_counts(written: Written, metrics: Metrics) -> Non
     events(Event("config.rejected", "file", "", 1.0, {}))
     assert written.text() == ""
     assert sample(metrics, "msgov_config_reloads_total", outcome="rejected") == 1
+
+
+def kinds(path: Path) -> set[str]:
+    """Name the kinds of events in a source that tells some."""
+    source = path.read_text()
+    if not re.search(r"\.tell\b", source):
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            first = node.values[0]
+            if isinstance(first, ast.Constant) and re.fullmatch(r"[a-z]+\.", first.value):
+                assert first.value == "breaker.", f"{path.name} makes kinds that this test does not know of"
+                found |= {f"breaker.{state.value}" for state in State if state is not State.OPEN}
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"(?!msgov\.)[a-z]+\.[a-z_]+", str(node.value)):
+            found.add(str(node.value))
+    return found
+
+
+def test_every_event_of_a_policy_has_a_level() -> None:
+    """Info is a decision too: what nobody thought about is not it."""
+    (folder,) = msgov.resilience.__path__
+    told = set().union(*map(kinds, Path(folder).glob("*.py")))
+    assert {"breaker.opened", "breaker.half_open", "shadow.shed", "quota.lost", "cache.stale", "fault.injected"} <= told
+    assert told - set(LEVELS) == set()
+    of_policies = {kind for kind in LEVELS if kind.split(".")[0] in {each.split(".")[0] for each in told}}
+    assert of_policies == told
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        ("shadow.breaker", "info"),
+        ("cache.stale", "info"),
+        ("cache.refresh_failed", "warning"),
+        ("fallback.answered", "info"),
+        ("fallback.failed", "warning"),
+        ("fault.injected", "warning"),
+        ("quota.lost", "warning"),
+        ("quota.found", "info"),
+    ],
+)
+def test_levels_say_whether_somebody_should_look(written: Written, kind: str, level: str) -> None:
+    """An old answer is what was asked for; that nobody could get a new one behind it is not."""
+    Events(Voice(LOGGER, logging.INFO), tell=written.logs.tell)(Event(kind, "x", "y", 1.0, {}))
+    assert written.line()["level"] == level
+
+
+def test_a_shadow_that_opens_is_no_warning(written: Written, metrics: Metrics) -> None:
+    """It refuses nobody; its turns are counted, for its state is shown too."""
+    events = Events(Voice(LOGGER, logging.INFO), tell=written.logs.tell, count=metrics.counter)
+    rule = BreakerRule(minimum_calls=1, shadow=True)
+    breaker = Breaker(rule, name="pay", target="payment", observers=Observers(events))
+    for now in (1.0, 1.5):
+        ticket = breaker.admit(Call("payment"), now)
+        assert isinstance(ticket, int)
+        breaker.settle(ticket, Outcome(TRANSIENT), now)
+    assert [(line["event"], line["level"]) for line in written.lines()] == [
+        ("breaker.opened", "info"),
+        ("shadow.breaker", "info"),
+    ]
+    assert transitions(metrics) == {("closed", "open", "failure_rate"): 1}
+
+
+def test_a_hand_that_changes_nothing_is_no_transition(written: Written, metrics: Metrics) -> None:
+    """Somebody who resets a closed breaker every minute would look like one that flaps."""
+    events = Events(Voice(LOGGER, logging.INFO), tell=written.logs.tell, count=metrics.counter)
+    breaker = Breaker(name="pay", target="payment", observers=Observers(events))
+    breaker.force(State.CLOSED, now=1.0)
+    assert transitions(metrics) == {}
+    breaker.force(State.FORCED_OPEN, now=2.0)
+    assert transitions(metrics) == {("closed", "forced_open", "by_hand"): 1}
+    assert len(written.lines()) == 2
+
+
+def transitions(metrics: Metrics) -> dict[tuple[str, str, str], float]:
+    """Return the transitions on the page: from, to, reason."""
+    return {
+        (found["from"], found["to"], found["reason"]): value
+        for (name, labels), value in samples(metrics).items()
+        if name == "msgov_breaker_transitions_total"
+        for found in (dict(labels),)
+    }

@@ -15,6 +15,7 @@ from msgov.observability.edges import FUNCTION, GRPC_CLIENT, GRPC_SERVER, HTTP_S
 from msgov.observability.metrics import Metrics
 from msgov.pipeline import Pipeline
 from msgov.policy import Gate, classify
+from msgov.resilience.bulkhead import Bulkhead, BulkheadRule
 from msgov.resilience.retry import Retry, RetryRule
 from msgov.testing import ScriptedHandler, run
 from tests.observability.reading import sample, samples
@@ -252,3 +253,14 @@ def test_every_counter_of_the_catalogue_can_be_asked_for(metrics: Metrics) -> No
     for metric in CATALOGUE:
         if metric.kind == "counter" and metric.origin == "msgov":
             metrics.counter(metric, *("x" for _ in metric.labels)).inc()
+
+
+def test_what_is_read_is_bounded_as_what_is_counted() -> None:
+    """And it says so, once: whoever misses a series must find why."""
+    told: list[tuple[str, str]] = []
+    made = Metrics(most_series=8, overflowed=lambda metric, label: told.append((metric, label)))
+    made.readings.watch(*(Bulkhead(BulkheadRule(limit=3), name=f"b{n}") for n in range(10)))
+    assert sample(made, "msgov_bulkhead_limit", bulkhead="_OTHER") == 6
+    assert sample(made, "msgov_metric_label_overflow_total", metric="msgov_bulkhead_limit", label="") == 1
+    assert told.count(("msgov_bulkhead_limit", "")) == 1
+    made.close()

@@ -21,6 +21,7 @@ from msgov.resilience.retry import Retry
 from msgov.testing import ManualClock
 from tests.observability.reading import read, watching
 
+
 @dataclass
 class Place:
     """An instance, as far as metrics care."""

@@ -193,7 +193,9 @@ def test_limit_comes_down_to_what_is_used_but_not_below_its_beginning() -> None:
     now = windows(gate, 100, 0.1)
     assert gate.limit > 100
     for number in range(3000):
+        before = gate.limit
         gate.settle(enter(gate, now + number * 0.1), DONE, now + number * 0.1 + 0.1)
+        assert gate.limit >= before * 0.9 - 1  # by a tenth a window: one quiet second forgets nothing
     assert gate.limit == 20
 
 

@@ -227,6 +227,60 @@ def test_grant_and_withdrawal_race_in_every_order_of_lines() -> None:
     assert set(outcomes(scene, watch=[bulkhead, _line], seeds=range(20))) == {(0, 0)}
 
 
+def test_coming_and_leaving_race_in_every_order_of_lines() -> None:
+    """Who joins the line while the only permit is put back must not wait beside it."""
+
+    def scene() -> Scene:
+        gate = Bulkhead(BulkheadRule(limit=1, queue=2))
+        ticket, got = enter(gate), list[int | Waiting[int]]()
+
+        def come() -> None:
+            got.append(gate.admit(CALL, 0.0))
+
+        def outcome() -> object:
+            held = [each for each in got if not isinstance(each, Waiting) or each.over]
+            return len(held), gate.inflight, gate.depth
+
+        return [come, come, lambda: gate.settle(ticket, DONE, 0.0)], outcome
+
+    assert set(outcomes(scene, watch=[bulkhead, _line], seeds=range(60))) == {(1, 1, 1)}
+
+
+def test_new_limit_races_in_every_order_of_lines() -> None:
+    """A limit lowered and raised while calls come and go leaves as many permits as it says."""
+
+    def scene() -> Scene:
+        gate = Bulkhead(BulkheadRule(limit=2, queue=1))
+        tickets, got = [enter(gate), enter(gate)], list[int | Waiting[int]]()
+
+        def come() -> None:
+            try:
+                got.append(gate.admit(CALL, 0.0))
+            except BulkheadFull:
+                pass
+
+        def leave() -> None:
+            gate.settle(tickets.pop(), DONE, 0.0)
+
+        def reload() -> None:
+            gate.rule = BulkheadRule(limit=1, queue=1)
+
+        def outcome() -> object:
+            held = sum(not isinstance(each, Waiting) or each.over for each in got)
+            found = gate.inflight == held <= 1 and (held == 1 or not gate.depth)
+            for each in got:
+                ticket = gate.withdraw(each, 0.0) if isinstance(each, Waiting) else each
+                if ticket is not None:
+                    gate.settle(ticket, DONE, 0.0)
+            enter(gate)
+            place = queue(gate)
+            return found, gate.limit, gate.inflight, place.over
+
+        return [leave, leave, come, reload], outcome
+
+    assert set(outcomes(scene, watch=[bulkhead, _line], seeds=range(60))) == {(True, 1, 1, False)}
+
+
 class Walk(RuleBasedStateMachine):
     """A bulkhead against two plain lists: who is inside, and who stands in line until when."""
 

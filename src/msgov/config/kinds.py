@@ -43,8 +43,9 @@ class PolicyKind:
     """How one policy of the rules file is read and made.
 
     `short` is the field that a value which is no table sets: `deadline = 2`. `shared` says that one state serves all
-    that its entry names; else each name has its own. `gate` is made as `gate(rule, name=, target=)`, with `dice` and
-    `observers` where its constructor takes them; `by_instance` takes its place for calls that go to instances.
+    that its entry names; else each name has its own. `gate` is made as `gate(rule, name=, target=)`, with `dice`,
+    `observers`, `allowed` and `scope` where its constructor takes them; `by_instance` takes its place for calls that go
+    to instances.
     """
 
     rule: type[object]
@@ -54,14 +55,22 @@ class PolicyKind:
     by_instance: Callable[..., object] | None = None
 
     def make(
-        self, rule: object, *, kind: str, name: str, target: str, dice: Dice | None, observers: Observers
+        self,
+        rule: object,
+        *,
+        kind: str,
+        name: str,
+        target: str,
+        dice: Dice | None,
+        observers: Observers,
+        faults: bool | None = None,
+        service: str = "",
     ) -> object:
-        """Make the gate of a name."""
+        """Make the gate of a name; `faults` says whether any may be injected, `service` whose quotas these are."""
         gate = self.by_instance if self.by_instance is not None and kind == "call" else self.gate
+        given = {"dice": dice, "observers": observers, "allowed": faults, "scope": f"{service}/{kind}/"}
         taken = _taken(gate)
-        chance = {"dice": dice} if "dice" in taken else {}
-        told = {"observers": observers} if "observers" in taken else {}
-        return gate(rule, name=name, target=target, **chance, **told)
+        return gate(rule, name=name, target=target, **{each: it for each, it in given.items() if each in taken})
 
 
 @cache
@@ -71,8 +80,8 @@ def _taken(gate: Callable[..., object]) -> frozenset[str]:
 
 POLICIES: Final[Mapping[str, PolicyKind]] = {
     "fallback": PolicyKind(FallbackRule, StaticAnswer),
-    "deadline": PolicyKind(DeadlineRule, Deadline, "seconds"),
     "cache": PolicyKind(CacheRule, Cache, "ttl"),
+    "deadline": PolicyKind(DeadlineRule, Deadline, "seconds"),
     "coalesce": PolicyKind(CoalesceRule, Coalesce),
     "shed": PolicyKind(ShedRule, Shedder, shared=True),
     "limiter": PolicyKind(LimiterRule, Limiter, "rate", shared=True),
@@ -95,7 +104,7 @@ SEAM: Final = ("retry", "hedge")  # a plan: what stands before it acts once per 
 BUDGET: Final = "budget"  # no step of its own: the plan spends from it
 
 ORDER: Final = (
-    *("fallback", "deadline", "cache", "coalesce", "shed", "limiter", "quota", "throttle"),
+    *("fallback", "cache", "deadline", "coalesce", "shed", "limiter", "quota", "throttle"),
     *SEAM,
     *(PICK, "bulkhead", "adaptive", "service_breaker", "method_breaker", "breaker", "attempt_deadline", "fault"),
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, Self, TypeAlias, cast
 
 from msgov.clock import Dice
+from msgov.config.barred import Barred
 from msgov.config.centre import Config
 from msgov.config.kinds import BUDGET, KINDS, ORDERS, PICK, POLICIES, SEAM
 from msgov.config.patterns import called
@@ -49,24 +50,49 @@ class Policies:
       entry that covers several services, functions or topics gives each its own;
     - all else: for each method; the breaker of an outgoing call for each instance of it ("Method Overloading the
       Circuit", SoCC 2022).
+
+    `faults` says whether a rule may inject any, which no rule can say of itself: None is MSGOV_FAULTS=1 in the
+    environment. `service` is whose quotas these are, where several services share one store.
     """
 
-    def __init__(self, book: RuleBook, *, dice: Dice | None = None, observers: Observers | None = None) -> None:
+    def __init__(
+        self,
+        book: RuleBook,
+        *,
+        dice: Dice | None = None,
+        observers: Observers | None = None,
+        faults: bool | None = None,
+        service: str = "",
+    ) -> None:
         self.book = book
         self.observers = observers or Observers()
+        self._faults = faults
+        self._service = service
+        self._barred = Barred()
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self._dice = dice
         self._lines: dict[_Line, Chain] = {}
         self._state: dict[_Key, object] = {}
         self._lock = threading.Lock()
 
     @classmethod
-    def following(cls, config: Config, *, dice: Dice | None = None, observers: Observers | None = None) -> Self:
+    def following(
+        cls,
+        config: Config,
+        *,
+        dice: Dice | None = None,
+        observers: Observers | None = None,
+        faults: bool | None = None,
+        service: str = "",
+    ) -> Self:
         """Make them by what a configuration says, and keep them so: from now on it refuses rules that cannot be.
 
         Raises `RuleError` when what it says now is such a one.
         """
-        rules = config.derive("rules", RuleBook.of, keys=KINDS)
-        made = cls(rules.value if rules.known else RuleBook.of({}), dice=dice, observers=observers)
+        made = cls(RuleBook.of({}), dice=dice, observers=observers, faults=faults, service=service)
+        rules = config.derive("rules", lambda tree: made._barred.check(RuleBook.of(tree)), keys=KINDS)
+        if rules.known:
+            made.book = rules.value
         rules.listen(lambda _, new: made.update(new))
         return made
 
@@ -92,9 +118,32 @@ class Policies:
         with self._lock:
             return tuple(self._state.values())
 
-    def update(self, book: RuleBook) -> None:
-        """Govern by another book: what is governed still keeps its windows and permits, what is not is let go."""
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each change of what `state` holds, in any thread; return a function that ends it."""
         with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return end
+
+    def bar(self, kind: str, name: str, whys: Mapping[str, str]) -> None:
+        """Refuse, from now on, rules that switch on for a name what stands behind it cannot bear: by policy, and why.
+
+        Of calls the name is a service's, and its HTTP requests are meant. Raises `RuleError` when it is on already.
+        """
+        with self._lock:
+            self._barred.add(self.book, kind, name, whys)
+
+    def update(self, book: RuleBook) -> None:
+        """Govern by another book: what is governed still keeps its windows and permits, what is not is let go.
+
+        Raises `RuleError`, and everything stays as it was, for a book that has on what `bar` has barred.
+        """
+        with self._lock:
+            self._barred.check(book)
             self.book = book
             before, self._state = self._state, {}
             lines: dict[_Line, Chain] = {}
@@ -103,6 +152,7 @@ class Policies:
                 same = len(held) == len(chain) and all(map(operator.is_, held, chain))
                 lines[line] = held if same else chain
             self._lines = lines
+        self._changed()
 
     def _chain(self, line: _Line) -> Chain:
         chain = self._lines.get(line)
@@ -111,10 +161,17 @@ class Policies:
         with self._lock:
             if line not in self._lines and len(self._lines) >= NAMES:
                 line = self._shared(line)
-            chain = self._lines.get(line)
+            chain, held = self._lines.get(line), len(self._state)
             if chain is None:
                 chain = self._lines[line] = self._build(line, self._state)
-            return chain
+            more = len(self._state) > held
+        if more:
+            self._changed()
+        return chain
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _shared(self, line: _Line) -> _Line:
         """Give a name for which there is no room the state of its entry, as if it were called like the pattern."""
@@ -157,7 +214,16 @@ class Policies:
             key = kind, name, policy
         state = self._state.get(key) or before.get(key)
         if state is None:
-            state = table.make(rule, kind=kind, name=name, target=target, dice=self._dice, observers=self.observers)
+            state = table.make(
+                rule,
+                kind=kind,
+                name=name,
+                target=target,
+                dice=self._dice,
+                observers=self.observers,
+                faults=self._faults,
+                service=self._service,
+            )
             cast("Ruled", state).policy = policy  # what its rejections are explained with
         else:
             ruled = cast("Ruled", state)

@@ -13,9 +13,9 @@ from collections.abc import (
 )
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
-from msgov import aio, scope, sync
+from msgov import aio, sync
 from msgov._straight import Entry
-from msgov.call import NOTHING, Call, called
+from msgov.call import Call
 from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Pipeline, Policy
@@ -77,59 +77,44 @@ def policies(
         _check(pipeline, colour, idempotent)
         target = name or str(getattr(function, "__qualname__", type(function).__name__))
 
-        def call(args: tuple[object, ...], kwargs: dict[str, object]) -> Call:
-            around = scope.current.get()
-            return called(
-                target,
-                "",
-                (args, kwargs),
-                around.deadline,
-                idempotent,
-                around.key if key is None else key(*args, **kwargs),
-                NOTHING,
-                around.attempts_left,
-                around.criticality,
-                around.trace,
-            )
-
+        entry = Entry(function, target, idempotent, key)
         if not pipeline.policies and not colour.endswith("generator"):
             return function  # nothing governs it, and that costs nothing
-        return functools.wraps(function)(_COLOURS[colour](pipeline, function, call, clock))
+        return functools.wraps(function)(_COLOURS[colour](pipeline, function, entry, clock))
 
     return cast("Governed", govern)
 
 
 _Function: TypeAlias = Callable[..., Any]  # of any colour: `_colour` has looked
 _Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
-_Make: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], Call]
 
 
-def _coroutine(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+def _coroutine(pipeline: Pipeline, function: _Function, entry: Entry, clock: Clock) -> _Function:
     async def handler(call: Call) -> object:
         given: _Arguments = call.request  # type: ignore[assignment]  # made by `call` above
         return await function(*given[0], **given[1])
 
-    return aio.entered(pipeline, handler, Entry(function, call), clock=clock)
+    return aio.entered(pipeline, handler, entry, clock=clock)
 
 
-def _plain(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
-    return sync.entered(pipeline, functools.partial(_apply, function), Entry(function, call), clock=clock)
+def _plain(pipeline: Pipeline, function: _Function, entry: Entry, clock: Clock) -> _Function:
+    return sync.entered(pipeline, functools.partial(_apply, function), entry, clock=clock)
 
 
-def _async_generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+def _async_generator(pipeline: Pipeline, function: _Function, entry: Entry, clock: Clock) -> _Function:
     opened = aio.stream(pipeline, functools.partial(_apply, function), clock=clock)
 
     def governed(*args: object, **kwargs: object) -> object:
-        return opened(call(args, kwargs))
+        return opened(entry.call(args, kwargs))
 
     return governed
 
 
-def _generator(pipeline: Pipeline, function: _Function, call: _Make, clock: Clock) -> _Function:
+def _generator(pipeline: Pipeline, function: _Function, entry: Entry, clock: Clock) -> _Function:
     opened = sync.stream(pipeline, functools.partial(_apply, function), clock=clock)
 
     def governed(*args: object, **kwargs: object) -> object:
-        return opened(call(args, kwargs))
+        return opened(entry.call(args, kwargs))
 
     return governed
 
@@ -139,7 +124,7 @@ def _apply(function: _Function, call: Call) -> Any:
     return function(*given[0], **given[1])
 
 
-_COLOURS: Mapping[str, Callable[[Pipeline, _Function, _Make, Clock], _Function]] = {
+_COLOURS: Mapping[str, Callable[[Pipeline, _Function, Entry, Clock], _Function]] = {
     "an async function": _coroutine,
     "a plain function": _plain,
     "an async generator": _async_generator,

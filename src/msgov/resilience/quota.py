@@ -37,7 +37,8 @@ class Quota(Metered[float]):
 
     Keys and costs are as a `Limiter`'s; a call may cost as much as the process holds of its lease. A pump must fetch
     (`msgov.resilience.quota_redis.QuotaPump`). Without one, and while the store is lost, this process's part of the
-    limit decides: calls are neither all refused nor held up. Raises `RateLimited`.
+    limit decides: calls are neither all refused nor held up. `scope` stands before its name in the store, where the
+    name alone would meet another's. Raises `RateLimited`.
 
     Counters: `admitted`, `rejected`, `by_part` (those of both that this process's part decided), `overflowed` (calls
     decided by the quota of all for whom there is no room), `losses`. `lost` says that the part decides now. Events:
@@ -55,10 +56,12 @@ class Quota(Metered[float]):
         cost: Cost | None = None,
         name: str = "",
         target: str = "",
+        scope: str = "",
         observers: Observers | None = None,
     ) -> None:
         self.name = name
         self.target = target
+        self.scope = scope
         self.admitted = self.rejected = self.by_part = self.overflowed = self.losses = 0
         self.lost = True
         self.wake: Callable[[], None] | None = None
@@ -236,7 +239,7 @@ class Quota(Metered[float]):
         line = sum(self._waiting[each][1] for each in lease.line if each in self._waiting)
         amount = max(1, math.ceil(self._held - lease.balance + line))
         kept = name if len(name) > PLAIN else digest(name)  # in the store each key has one length, and no secret in it
-        return Ask(name, f"{self.name}:{self._window}:{kept[1:]}", amount, self._quota, self._window)
+        return Ask(name, f"{self.scope}{self.name}:{self._window}:{kept[1:]}", amount, self._quota, self._window)
 
     def counted(self, ask: Ask, count: int, now: float, *, ends: float | None = None) -> None:
         """Learn that the store has counted an ask, and what it counts now; above the quota also when the window ends.

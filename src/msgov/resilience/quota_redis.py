@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
@@ -38,16 +38,34 @@ class QuotaPump:
     """
 
     def __init__(self, url: str, *gates: Quota, clock: Clock = monotonic, chance: Dice | None = None) -> None:
-        for gate in gates:
-            if not gate.name:
-                raise RuleError.at("name", gate.name, "a quota's name: processes share it by that")
         self._url = url
-        self._gates = gates
+        self._gates = _named(gates)
         self._clock = clock
+        self._wake: Callable[[], None] | None = None
+        self._there = False  # the store answers
         self._backoff = Backoff(chance or dice(), base=0.1, cap=2.0)
         self._task: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._up: Future[asyncio.AbstractEventLoop] = Future()
+
+    def keep(self, gates: Iterable[Quota]) -> None:
+        """Feed these from now on, and no others: those that come are, those that go decide by their process's part.
+
+        To be called in the pump's own loop. Raises `RuleError` for a gate without a name.
+        """
+        before, self._gates = self._gates, _named(gates)
+        for gate in before:
+            if gate not in self._gates:
+                self._let_go(gate, "no longer fed")
+        for gate in self._gates:
+            if gate not in before:
+                gate.wake = self._wake
+                if self._there:
+                    gate.reached(self._clock())
+
+    def _let_go(self, gate: Quota, why: str) -> None:
+        gate.wake = None
+        gate.unreachable(self._clock(), error=why)
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin; does not wait for it to answer."""
@@ -112,6 +130,7 @@ class QuotaPump:
         try:
             async with counters(self._url, timeout=_TIMEOUT) as store:
                 opened.set_result(None)
+                self._wake = wake
                 for gate in self._gates:
                     gate.wake = wake
                 while True:
@@ -122,15 +141,16 @@ class QuotaPump:
                 raise
             opened.set_exception(error)
         finally:
+            self._wake, self._there = None, False
             for gate in self._gates:
-                gate.wake = None
-                gate.unreachable(self._clock(), error="the pump has stopped")
+                self._let_go(gate, "the pump has stopped")
 
     async def _reach(self, store: Counters) -> None:
         """Return once the store answers."""
         while not await self._answers(store):
             await asyncio.sleep(self._backoff.next())
         self._backoff.reset()
+        self._there = True
         for gate in self._gates:
             gate.reached(self._clock())
 
@@ -150,6 +170,7 @@ class QuotaPump:
                 error = await self._fetch(store, asks[at : at + _AT_ONCE])
                 if error is not None:
                     _log.warning("the store of quotas is lost: %s", error)
+                    self._there = False
                     for gate in self._gates:
                         gate.unreachable(self._clock(), error=type(error).__name__)
                     return
@@ -166,3 +187,11 @@ class QuotaPump:
             if count > ask.quota:
                 ends = await store.get_expiry(ask.key) - wall()  # `limits` adds the wall clock to the time to live
         gate.counted(ask, count, self._clock(), ends=ends)
+
+
+def _named(gates: Iterable[Quota]) -> tuple[Quota, ...]:
+    found = tuple(gates)
+    for gate in found:
+        if not gate.name:
+            raise RuleError.at("name", gate.name, "a quota's name: processes share it by that")
+    return found

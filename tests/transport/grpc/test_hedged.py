@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -470,6 +471,34 @@ async def test_a_stream_that_is_dropped_is_cancelled(two: Two, stub: Any) -> Non
     del call
     await until(lambda: two.idle)
     assert two.outer.verdicts == ["IGNORED"] * 2
+
+
+@on_aio
+async def test_a_storm_of_cancellations_leaves_nothing(two: Two, stub: Any) -> None:
+    """Permits in are permits out, at whatever moment a caller goes: before the hedge, with it, or as it wins."""
+    chance = random.Random(7)
+    two.hedge.rule = HedgeRule(initial=0.01, load=1.0)
+    two.one.temper.sleep, two.two.temper.sleep = 0.04, 0.02
+
+    async def one(number: int) -> None:
+        task = asyncio.create_task(_asked(stub, streams=number % 3 == 0))
+        await asyncio.wait([task], timeout=chance.uniform(0.0, 0.06))
+        task.cancel()
+        await asyncio.wait([task])
+
+    await asyncio.gather(*(one(number) for number in range(90)))
+    await until(lambda: two.idle, about=lambda: (two.outer.inside, two.inner.inside))
+    assert two.outer.entered == len(two.outer.outcomes) > 0
+    assert two.inner.entered == len(two.inner.outcomes) >= two.outer.entered
+    assert set(two.outer.verdicts) <= {"OK", "IGNORED"}
+
+
+async def _asked(stub: Any, *, streams: bool) -> None:
+    if streams:
+        async for _ in stub.Down(Ask(text="a", count=2), timeout=10):
+            pass
+    else:
+        await stub.Unary(Ask(text="a"), timeout=10)
 
 
 @on_threads
