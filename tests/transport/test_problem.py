@@ -121,7 +121,7 @@ def test_our_own_refusals_are_read_as_such() -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("999999999", 999999999.0)],
+    [("0", 0.0), ("120", 120.0), (" 7 ", 7.0), ("999999999", 86_400.0)],
 )
 def test_retry_after_is_read_in_seconds(value: str, seconds: float) -> None:
     """As RFC 9110 has it."""
@@ -130,7 +130,7 @@ def test_retry_after_is_read_in_seconds(value: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "-1", "1.5", "1e3", "soon", "9999999999", "٣", "1" * 100, "Fri, 99 Foo 9999 99:99:99 GMT", "\x00"],
+    ["", "-1", "1.5", "1e3", "soon", "٣", "1" * 100, "Fri, 99 Foo 9999 99:99:99 GMT", "\x00"],
 )
 def test_a_retry_after_that_cannot_be_read_is_passed_over(value: str) -> None:
     """A hostile callee must neither break a call nor hang it."""

@@ -1,4 +1,4 @@
-"""What stands behind a name may not bear every policy: rules that ask it of one are refused before they are in force."""
+"""What stands behind a name may not bear every policy: rules that ask it of one are refused before they hold."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
@@ -29,8 +29,9 @@ from msgov.messaging.consumer import Key
 from msgov.messaging.sqlite import Sqlite
 from msgov.observability.setup import Format, Observability, observability
 from msgov.observability.spans import attached
-from msgov.resilience.decorate import policies as govern
+from msgov.resilience.fault import ENV as FAULTS
 from msgov.service.compose import Composer
+from msgov.service.pumps import feeding
 from msgov.service.subscriptions import Subscriptions
 from msgov.service.targets import Targets
 
@@ -58,9 +59,12 @@ class Service:
             centre; a registry or bus of your own making is used as it is, and is yours to close. By default the file's
             `service.registry`, `service.bus` and `service.centre`; without those, the memory of this process, and no
             centre.
+        quota: URL of the Redis in which quotas are counted, "redis://host:6379/0"; by default the file's `service.quota`.
+            Without one, and while it is away, this process's part of each quota decides. Needs the extra "redis".
         version, zone: What this instance runs and where, for metrics and routing.
         logs: "auto", "json", "console" or "off".
         state: A folder for the last good copies of configuration and instance lists.
+        environ: Where `MSGOV_...` is read. MSGOV_FAULTS=1 there allows the rules to inject faults; nothing else does.
 
     Nothing is started here: `running` does. Raises `RuleError` for a configuration that cannot be.
     """
@@ -74,6 +78,7 @@ class Service:
         registry: str | Discovery | None = None,
         bus: str | Bus | None = None,
         centre: str | None = None,
+        quota: str | None = None,
         version: str = "",
         zone: str = "",
         logs: Format = "auto",
@@ -92,7 +97,9 @@ class Service:
             self.config = self._configured(config, centre, environ)
             self._registry = registry or self.config.value("service.registry", str, default="memory:")
             self._bus = bus or self.config.value("service.bus", str, default="memory:")
-            self.policies = Policies.following(self.config, observers=self.observers)
+            self._quota = quota or self.config.value("service.quota", str, default="")
+            faults = environ.get(FAULTS) == "1"
+            self.policies = Policies.following(self.config, observers=self.observers, faults=faults, service=name)
         except BaseException:
             self.observe.shutdown()
             raise
@@ -160,33 +167,9 @@ class Service:
 
     def guarded(self, name: str, *, idempotent: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Govern a function, async or plain, by the rules of [function.NAME]; a change of rules reaches it at once."""
+        from msgov.service.guarding import guarded
 
-        def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            kept: list[object] = [None, None]
-
-            def governed() -> Callable[P, R]:
-                chain = self.compose.function(name)
-                if chain is not kept[0]:
-                    made = govern(*chain, name=name, idempotent=idempotent, clock=self.clock)(function)
-                    kept[0], kept[1] = chain, made
-                return cast("Callable[P, R]", kept[1])
-
-            governed()  # what cannot be governed fails here, not at three in the morning
-            if inspect.iscoroutinefunction(function):
-
-                @functools.wraps(function)
-                async def awaited(*args: P.args, **kwargs: P.kwargs) -> object:
-                    return await cast("Awaitable[object]", governed()(*args, **kwargs))
-
-                return cast("Callable[P, R]", awaited)
-
-            @functools.wraps(function)
-            def called(*args: P.args, **kwargs: P.kwargs) -> R:
-                return governed()(*args, **kwargs)
-
-            return called
-
-        return decorate
+        return guarded(self, name, idempotent=idempotent)
 
     def on(
         self, topic: str, *, key: Key | None = None, group: str | None = None
@@ -214,10 +197,16 @@ class Service:
         return found + self.subscriptions.missing()
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Service]:
-        """Follow configuration and registry, open the database, consume and relay, without serving anything."""
+    async def opened(self, *, pool: Executor | None = None) -> AsyncIterator[Service]:
+        """Follow configuration and registry, open the database, consume and relay, without serving anything.
+
+        Shedding is told how loaded the process is, and quotas are fetched, by any rule that asks for them meanwhile.
+        `pool` is where calls are served, if that is a pool of threads: how long work waits in it is a load too.
+        """
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.config)
+            feeds = feeding(self.policies, quota=self._quota, pool=pool, clock=self.clock)
+            await stack.enter_async_context(feeds)
             if isinstance(self._registry, Discovery):
                 self.registry = self._registry
             else:
@@ -249,6 +238,7 @@ class Service:
         admin: str | None = None,
         grace: float = 10.0,
         host: str | None = None,
+        pool: Executor | None = None,
     ) -> Running:
         """Serve for as long as the block lasts: bind, start, register once it answers; drain before leaving.
 
@@ -258,10 +248,11 @@ class Service:
             admin: "host:port" for /healthz, /readyz, /metrics and /sd; None for no such port.
             grace: Seconds that what is under way gets to finish.
             host: What others are told to call; by default the host of `at`, or for 0.0.0.0 this machine's own address.
+            pool: The threads that serve, if any do: how long work waits for one of them is what `shed` calls delay.
         """
         from msgov.service.running import Running
 
-        return Running(self, server, at=at, admin=admin, grace=grace, host=host)
+        return Running(self, server, at=at, admin=admin, grace=grace, host=host, pool=pool)
 
     def close(self) -> None:
         """Let go of logs and metrics; `running` does not, so that the last lines are still written."""
@@ -289,8 +280,12 @@ class Threads:
         admin: str | None = None,
         grace: float = 10.0,
         host: str | None = None,
+        pool: Executor | None = None,
     ) -> ThreadRunning:
-        """Serve a `grpc.Server` for as long as the (plain) block lasts; the pumps run on one loop in one thread."""
+        """Serve a `grpc.Server` for as long as the (plain) block lasts; the pumps run on one loop in one thread.
+
+        `pool` is the pool that the server was made with: `shed` then knows how long a call waits for a thread.
+        """
         from msgov.service.threads import ThreadRunning
 
-        return ThreadRunning(self._service, server, at=at, admin=admin, grace=grace, host=host)
+        return ThreadRunning(self._service, server, at=at, admin=admin, grace=grace, host=host, pool=pool)

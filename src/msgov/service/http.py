@@ -16,9 +16,16 @@ class Http:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def edge(self, target: str) -> ClientEdge:
-        """Return how requests to a service are governed, for a transport of your own making."""
+    def edge(self, target: str, *, blocking: bool = False) -> ClientEdge:
+        """Return how requests to a service are governed, for a transport of your own making.
+
+        `blocking` says that it will be a `Transport`, whose requests nobody can call off: from then on rules that hedge
+        them are refused. Raises `RuleError` when they do so already.
+        """
         service = self._service
+        if blocking:
+            why = f"false, or a retry: {target} is called by a blocking HTTP client, whose requests nobody can call off"
+            service.policies.bar("call", target, {"hedge": why})
         policies = service.compose.http_calls(target, service.targets.pick(target))
         return ClientEdge(target=target, policies=policies, clock=service.clock)
 
@@ -27,5 +34,5 @@ class Http:
         return async_client(self.edge(target))
 
     def sync_client(self, target: str) -> Any:
-        """Make a blocking `Client` to a service."""
-        return client(self.edge(target))
+        """Make a blocking `Client` to a service; raises `RuleError` where the rules hedge requests to it."""
+        return client(self.edge(target, blocking=True))

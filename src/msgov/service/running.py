@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import signal
 import socket
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -52,7 +53,15 @@ class Running:
     """
 
     def __init__(
-        self, service: Service, server: object, *, at: str, admin: str | None, grace: float, host: str | None
+        self,
+        service: Service,
+        server: object,
+        *,
+        at: str,
+        admin: str | None,
+        grace: float,
+        host: str | None,
+        pool: Executor | None,
     ) -> None:
         self._service = service
         self._served: Served | None = None if server is None else served(server)
@@ -60,6 +69,7 @@ class Running:
         self._admin = None if admin is None else split(admin)
         self._grace = grace
         self._host = host
+        self._pool = pool
         self._stack = AsyncExitStack()
         self._stopped = asyncio.Event()
         self._started = False
@@ -98,7 +108,7 @@ class Running:
     async def __aenter__(self) -> Self:
         """Open what the service needs, start the server, and register once it answers."""
         try:
-            await self._stack.enter_async_context(self._service.opened())
+            await self._stack.enter_async_context(self._service.opened(pool=self._pool))
             if self._admin is not None:
                 await self._start_admin(*self._admin)
             if self._served is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -22,10 +22,18 @@ class ThreadRunning:
     """
 
     def __init__(
-        self, service: Service, server: object, *, at: str, admin: str | None, grace: float, host: str | None
+        self,
+        service: Service,
+        server: object,
+        *,
+        at: str,
+        admin: str | None,
+        grace: float,
+        host: str | None,
+        pool: Executor | None,
     ) -> None:
         self._service = service
-        self._make = partial(Running, service, server, at=at, admin=admin, grace=grace, host=host)
+        self._make = partial(Running, service, server, at=at, admin=admin, grace=grace, host=host, pool=pool)
         self._running: Running | None = None
         self._up: Future[Running] = Future()
         self._thread = threading.Thread(target=self._run, name=f"msgov-{service.name}", daemon=True)

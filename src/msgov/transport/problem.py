@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import MappingProxyType
 
 from msgov import friendly, wire
+from msgov._http_date import retry_after_seconds
 from msgov.call import NO, PERMANENT, TRANSIENT, YES, Outcome
 from msgov.clock import wall
 from msgov.errors import MsgovError, RateLimited, Rejected
@@ -124,14 +123,5 @@ def outcome(status: int, headers: Mapping[str, str], error: BaseException | None
 
 
 def retry_after(value: str | None) -> float | None:
-    """Read Retry-After: seconds or an HTTP date (RFC 9110, 10.2.3); None where it cannot be read."""
-    if not value or len(value) > 64:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text) if len(text) < 10 else None
-    try:
-        date = parsedate_to_datetime(text)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall())
-    except (ValueError, TypeError, OverflowError):
-        return None
+    """Read Retry-After, seconds or an HTTP date, into seconds from now; None where it cannot be read."""
+    return retry_after_seconds(value, wall())
