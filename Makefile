@@ -1,7 +1,7 @@
 # Two commands do all the set-up: `make demo` runs the shop, `make test` proves it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test servers bench campaign docs proto clean venv dev
+.PHONY: help demo test servers bench compare mutate campaign docs proto clean venv dev
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,13 @@ servers: dev ## Get the real servers that the tests use
 bench: ## Measure what governance costs, beside its peers
 	@scripts/setup .venv-bench all bench
 	@.venv-bench/bin/python -m benchmarks $(ARGS)
+
+compare: ## Put every Python breaker that installs to our conformance battery
+	@scripts/setup .venv-compare all
+	@.venv-compare/bin/python -m benchmarks.compare --install $(ARGS)
+
+mutate: dev ## Break the machines one step at a time, and see that their tests notice
+	@.venv/bin/python -m benchmarks.mutate $(ARGS)
 
 campaign: dev ## The long runs: every property twenty times as far, the shop for minutes in each of its forms
 	@.venv/bin/python -m pytest -q --campaign --timeout 1800 -m "not server and not docs" tests

@@ -21,10 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/mutation.md"
 MACHINES: Mapping[str, Sequence[str]] = {  # the files that each is made of, without .py
-    "rolling": ["_rolling"],
     "breaker": ["resilience/breaker*"],
+    "rolling": ["_rolling"],
     "budget": ["resilience/budget", "resilience/tokens"],
-    "limiter": ["resilience/limiter*"],
+    "limiter": ["resilience/limiter*", "resilience/standing"],
     "bulkhead": ["resilience/bulkhead", "resilience/_line"],
     "retry": ["resilience/retry", "resilience/again"],
     "deadline": ["resilience/deadline"],
@@ -59,17 +59,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutate", description=__doc__)
     parser.add_argument("machines", nargs="*", metavar="machine", help=", ".join(MACHINES) + "; all by default")
     parser.add_argument("--only", default="", help="only mutants of functions and statements with this text in them")
+    parser.add_argument("--quick", action="store_true", help="without the tests that start threads: for a first look")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        return _serve(options.one, options.only, options.out)
+        return _serve(options.one, options.only, options.out, quick=options.quick)
     unknown = set(options.machines) - set(MACHINES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(MACHINES)}")
     machines = options.machines or list(MACHINES)
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(machines, pool.map(lambda name: _mutate(name, options.only), machines), strict=True))
+        found = dict(
+            zip(
+                machines, pool.map(lambda name: _mutate(name, options.only, quick=options.quick), machines), strict=True
+            )
+        )
     return _report(found, reasons(PAGE.read_text()) if PAGE.exists() else {})
 
 
@@ -96,9 +101,10 @@ def reasons(page: str) -> Mapping[tuple[str, ...], str]:
     return found
 
 
-def _serve(machine: str, only: str, out: int) -> int:
+def _serve(machine: str, only: str, out: int, *, quick: bool) -> int:
     import pytest
 
+    from benchmarks.mutate.operators import Mutant
     from benchmarks.mutate.server import Found, Server
 
     def tell(found: Found) -> None:
@@ -106,15 +112,21 @@ def _serve(machine: str, only: str, out: int) -> int:
         row = Row(found.file, mutant.function, mutant.was, mutant.becomes, mutant.line, found.fate)
         os.write(out, (json.dumps(asdict(row)) + "\n").encode())
 
+    why = reasons(PAGE.read_text()) if PAGE.exists() else {}
+
+    def known(file: str, mutant: Mutant) -> bool:
+        return (file, mutant.function, mutant.was, mutant.becomes) in why
+
     modules = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path for path in sources(machine)}
     options = ["-q", "-p", "no:randomly", "-o", "timeout=0", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
-    return pytest.main([*options, *map(str, tests(machine))], plugins=[Server(modules, tell, only)])
+    return pytest.main([*options, *map(str, tests(machine))], plugins=[Server(modules, tell, known, only, quick)])
 
 
-def _mutate(machine: str, only: str) -> Sequence[Row]:
+def _mutate(machine: str, only: str, *, quick: bool) -> Sequence[Row]:
     with tempfile.TemporaryFile() as found:  # not a pipe: nobody reads before the end
         out = found.fileno()
         one = [sys.executable, "-m", "benchmarks.mutate", "--one", machine, "--only", only, "--out", str(out)]
+        one += ["--quick"] * quick
         ended = subprocess.run(one, cwd=ROOT, capture_output=True, text=True, pass_fds=[out], check=False)
         found.seek(0)
         rows = [Row(**json.loads(line)) for line in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -53,7 +53,10 @@ def mutants(source: str, filename: str) -> list[Mutant]:
     """Return every mutant of a module, in the order of its lines."""
     found: dict[tuple[str, str, str], Mutant] = {}
     for mutant in _all(ast.parse(source), filename):
-        found.setdefault((mutant.function, mutant.was, mutant.becomes), mutant)
+        function, time = mutant.function, 2
+        while (mutant.function, mutant.was, mutant.becomes) in found:  # the same words stand there again
+            mutant, time = replace(mutant, function=f"{function} ({time})"), time + 1
+        found[mutant.function, mutant.was, mutant.becomes] = mutant
     return list(found.values())
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -23,7 +24,7 @@ import pytest
 from benchmarks.mutate.operators import Mutant, mutants
 
 KILLED, SURVIVED, HUNG, UNREACHED = "killed", "survived", "hung", "unreached"
-GRACE, WALL = 10.0, 90.0  # seconds of CPU, and of waiting, beyond thrice what the tests take: a busy machine is no hang
+GRACE, WALL = 10.0, 30.0  # seconds of CPU, and of waiting, beyond thrice what the tests take: a busy machine is no hang
 
 
 @dataclass
@@ -33,7 +34,6 @@ class Found:
     file: str
     mutant: Mutant
     fate: str
-    tests: int = 0
 
 
 @dataclass
@@ -42,11 +42,14 @@ class Server:
 
     modules: dict[str, Path]
     tell: Callable[[Found], None]
+    survives: Callable[[str, Mutant], bool] = lambda file, mutant: False
     only: str = ""
+    quick: bool = False
     failed: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     reached: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     races: set[str] = field(default_factory=set)
+    functions: dict[tuple[str, str, int], list[FunctionType]] = field(default_factory=dict)
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
@@ -58,6 +61,7 @@ class Server:
             settings.get_profile("msgov"),
             derandomize=True,
             database=None,
+            max_examples=50,
             phases=(Phase.explicit, Phase.generate),
             print_blob=False,
         )
@@ -71,6 +75,7 @@ class Server:
             import_module(name)
             files[str(path)] = name
         self._baseline(session.items, files)
+        self.functions = _functions(files)
         for name, path in self.modules.items():
             kills: Counter[str] = Counter()
             for mutant in mutants(path.read_text(), str(path)):
@@ -96,29 +101,33 @@ class Server:
                 raise pytest.UsageError(f"{item.nodeid} fails as it is: nothing to be learnt from mutants")
 
     def _fate(self, items: list[pytest.Item], module: str, path: Path, mutant: Mutant, kills: Counter[str]) -> Found:
-        where = (str(path), mutant.function)
-        chosen = [item for item in items if mutant.code is None or where in self.reached[item.nodeid]]
-        # What starts threads looks for races, slowly: it is asked only about what no other test reaches.
-        chosen = [item for item in chosen if item.nodeid not in self.races] or chosen
-        chosen.sort(key=lambda item: (-kills[item.nodeid], self.seconds[item.nodeid]))
-        if not chosen:
-            return Found(path.name, mutant, UNREACHED)
-        limit = 3 * sum(self.seconds[item.nodeid] for item in chosen)
-        killer = _fork(lambda: self._run(chosen, module, path, mutant), limit)
-        if killer is None:
-            return Found(path.name, mutant, HUNG, len(chosen))
-        if killer < 0:
-            return Found(path.name, mutant, SURVIVED, len(chosen))
-        kills[chosen[killer].nodeid] += 1
-        return Found(path.name, mutant, KILLED, len(chosen))
+        where = (str(path), mutant.function.split(" (")[0])
+        reaching = [item for item in items if mutant.code is None or where in self.reached[item.nodeid]]
+        quick = [item for item in reaching if item.nodeid not in self.races]
+        races = [item for item in reaching if item.nodeid in self.races]
+        fate = SURVIVED if reaching else UNREACHED
+        # What starts threads looks for races, slowly: it is asked last, and not of what is known to survive.
+        for chosen in (quick, [] if quick and (self.quick or self.survives(path.name, mutant)) else races):
+            chosen.sort(key=lambda item: (-kills[item.nodeid], self.seconds[item.nodeid]))
+            if not chosen:
+                continue
+            limit = 3 * sum(self.seconds[item.nodeid] for item in chosen)
+            killer = _fork(partial(self._run, chosen, module, path, mutant), limit)
+            if killer is None:
+                return Found(path.name, mutant, HUNG)
+            if killer >= 0:
+                kills[chosen[killer].nodeid] += 1
+                return Found(path.name, mutant, KILLED)
+        return Found(path.name, mutant, fate)
 
     def _run(self, items: list[pytest.Item], module: str, path: Path, mutant: Mutant) -> int:
         """In the fork: put the mutant in place, and return the number of the test that fails, -1 for none."""
         if mutant.code is None:
             setattr(sys.modules[module], mutant.function, mutant.value)
         else:
-            for each in _functions(str(path), mutant.code):
-                each.__code__ = mutant.code
+            code = mutant.code
+            for each in self.functions.get((str(path), code.co_qualname, code.co_firstlineno), ()):
+                each.__code__ = code
         for at, item in enumerate(items):
             try:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -133,15 +142,14 @@ def _pairs(items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item 
     return zip(items, [*items[1:], None], strict=True)
 
 
-def _functions(filename: str, code: CodeType) -> list[FunctionType]:
-    return [
-        each
-        for each in gc.get_objects()
-        if type(each) is FunctionType
-        and each.__code__.co_filename == filename
-        and each.__code__.co_qualname == code.co_qualname
-        and each.__code__.co_firstlineno == code.co_firstlineno
-    ]
+def _functions(files: dict[str, str]) -> dict[tuple[str, str, int], list[FunctionType]]:
+    """Find every function of the files, wherever it hangs: in a class, a property, a decorator."""
+    found: dict[tuple[str, str, int], list[FunctionType]] = {}
+    for each in gc.get_objects():
+        if type(each) is FunctionType and each.__code__.co_filename in files:
+            code = each.__code__
+            found.setdefault((code.co_filename, code.co_qualname, code.co_firstlineno), []).append(each)
+    return found
 
 
 @contextmanager

@@ -47,3 +47,8 @@ def test_what_waits_in_line_stands_before_what_probes() -> None:
     """Or a probe would wait there until its lease has run out."""
     for waits in ("limiter", "bulkhead", "adaptive"):
         assert all(ORDER.index(waits) < ORDER.index(each) for each in ("service_breaker", "method_breaker", "breaker"))
+
+
+def test_an_old_answer_is_outside_what_ends_calls() -> None:
+    """A total time-out cancels what it ends, and what is cancelled is not answered."""
+    assert ORDER.index("fallback") < ORDER.index("cache") < ORDER.index("deadline") < ORDER.index("coalesce")

@@ -55,7 +55,7 @@ def test_a_retry_outside_a_fallback_is_an_error() -> None:
 
 @pytest.mark.parametrize("policies", [
     (Breaker(), Bulkhead()), (retry(), Limiter()), (Bulkhead(), retry()), (retry(), Throttle()), (retry(), Cache()),
-    (Limiter(), Deadline(1)),
+    (Limiter(), Deadline(1)), (Deadline(1), Cache()),
 ])  # fmt: skip
 def test_what_may_be_meant_is_a_warning(policies: tuple[Policy, ...]) -> None:
     """There are reasons for each, and they are rare."""
@@ -68,6 +68,13 @@ def test_a_deadline_has_two_places() -> None:
     (finding,) = found(Deadline(1), retry(), Deadline(2))
     assert (finding.check, finding.path) == ("inner-timeout", "policies[2].seconds")
     assert "policies[0] = 1 s" in finding.why
+
+
+def test_a_cache_inside_the_deadline_is_told_what_it_loses() -> None:
+    """Its old answers, exactly when the callee hangs."""
+    (finding,) = found(Deadline(1), Cache())
+    assert "the old answer at hand does not serve" in finding.why
+    assert not found(Cache(), Deadline(1))
 
 
 def test_one_policy_is_told_of_once_and_of_the_worst() -> None:

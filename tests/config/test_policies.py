@@ -27,6 +27,7 @@ from msgov.resilience.bulkhead import Bulkhead
 from msgov.resilience.cache import Cache
 from msgov.resilience.coalesce import Coalesce
 from msgov.resilience.deadline import Deadline
+from msgov.resilience.decorate import policies as govern
 from msgov.resilience.fault import Fault
 from msgov.resilience.hedge import Hedge
 from msgov.resilience.limiter import Limiter
@@ -355,6 +356,28 @@ def test_rules_of_a_configuration_reach_the_gates_that_stand() -> None:
             assert deadline.rule.seconds == 6
 
     run(main())
+
+
+def test_an_old_answer_serves_when_the_total_time_is_over() -> None:
+    """The one order is good for that: a time-out reaches the cache as an error, not as a cancellation."""
+    rules = {"cache": {"ttl": 0.01, "stale_if_error": 60}, "deadline": 0.05}
+    policies = Policies(RuleBook.of({"function": {"price": rules}}))
+    hangs = False
+
+    @govern(*policies.for_function("price"))
+    async def price() -> int:
+        if hangs:
+            await asyncio.sleep(30)
+        return 7
+
+    async def main() -> None:
+        nonlocal hangs
+        assert await price() == 7
+        hangs = True
+        await asyncio.sleep(0.02)
+        assert await price() == 7
+
+    asyncio.run(main())
 
 
 def test_wrong_rules_end_a_start() -> None:

@@ -223,6 +223,14 @@ def test_breakers_of_many_keys_are_one_breaker_with_a_count_by_state() -> None:
     assert found["msgov_breaker_admitted_ratio"] == {("pay", "payment"): 0}
 
 
+def test_breakers_of_keys_that_never_came_are_shown_closed() -> None:
+    """The first call to an instance must not be the first that a panel hears of it."""
+    found = read(watching(Breakers(BreakerRule(), key=lambda call: call.method, name="pay", target="payment")))
+    assert found["msgov_breaker_state"] == {("pay", "payment", state): float(state == "closed") for state in STATES}
+    assert found["msgov_breaker_calls_total"]["pay", "payment", "rejected"] == 0
+    assert set(found["msgov_breaker_keys"].values()) == {0}
+
+
 def test_what_a_shadow_would_refuse_is_no_outcome_of_a_call() -> None:
     """It was let in; to count it among the calls would count it twice."""
     breaker = Breaker(BreakerRule(minimum_calls=1, shadow=True), name="pay", target="payment")

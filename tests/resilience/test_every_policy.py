@@ -82,7 +82,8 @@ def test_its_ticket_is_something(kind: Kind) -> None:
     """None would be no ticket: a gate's word for who is in, and never for nobody."""
     made = kind.make(kind.one)
     if isinstance(made, Gate) and not isinstance(made, Fault):
-        assert made.admit(Call("shop", deadline=50.0), 0.0) is not None
+        for _ in range(2):  # the second may go a shorter way
+            assert made.admit(Call("shop", deadline=50.0), 0.0) is not None
 
 
 @each

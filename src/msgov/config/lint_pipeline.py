@@ -17,6 +17,7 @@ _COMES_OF: Final[Mapping[tuple[str, str], tuple[str, Severity]]] = {
     ("adaptive", "retry"): ("it measures the waits between attempts as if the callee took them", "warning"),
     ("retry", "fallback"): ("what it answers looks well: nothing is tried again", "error"),
     ("hedge", "fallback"): ("what it answers looks well, and wins the race", "error"),
+    ("deadline", "cache"): ("a call that it ends is cancelled, and the old answer at hand does not serve", "warning"),
     ("retry", "limiter"): ("each attempt is counted as a call", "warning"),
     ("retry", "throttle"): ("an attempt that is held back ends the call, and the next one would be too", "warning"),
     ("breaker", "bulkhead"): ("a probe waits in line until its lease has run out", "warning"),

@@ -103,6 +103,10 @@ def _number(seen: Mapping[str, object], name: str) -> float:
 def _breakers(it: BreakersLike, now: float, at: float) -> Iterator[Sample]:
     labels = (_called(it), it.target)
     breakers = it.breakers
+    if not breakers:  # a panel shows zeros before the first call, and not "no data"
+        yield from _state(labels, "closed")
+    for outcome in _OUTCOMES:
+        yield catalogue.BREAKER_CALLS, (*labels, outcome), 0
     for each in breakers.values():
         yield from _breaker(each, now, at)
     states = Counter(each.state.value for each in breakers.values())

@@ -59,8 +59,8 @@ class Service:
             centre; a registry or bus of your own making is used as it is, and is yours to close. By default the file's
             `service.registry`, `service.bus` and `service.centre`; without those, the memory of this process, and no
             centre.
-        quota: URL of the Redis in which quotas are counted, "redis://host:6379/0"; by default the file's `service.quota`.
-            Without one, and while it is away, this process's part of each quota decides. Needs the extra "redis".
+        quota: URL of the Redis in which quotas are counted ("redis://host:6379/0"); by default `service.quota`. Without
+            one, and while it is away, this process's part of each quota decides. Needs the extra "redis".
         version, zone: What this instance runs and where, for metrics and routing.
         logs: "auto", "json", "console" or "off".
         state: A folder for the last good copies of configuration and instance lists.

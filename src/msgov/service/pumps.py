@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, cast
 
 from msgov.clock import Clock
 from msgov.config.policies import Policies
-from msgov.errors import MissingExtra
 from msgov.resilience.load import Load, Senses
 from msgov.resilience.quota import Quota
 
@@ -70,8 +69,6 @@ async def feeding(policies: Policies, *, quota: str, pool: Executor | None, cloc
 
 
 def _pump(url: str, clock: Clock) -> QuotaPump:
-    try:
-        from msgov.resilience.quota_redis import QuotaPump
-    except ModuleNotFoundError as missing:
-        raise MissingExtra(missing.name or "redis", extra="redis") from missing
+    from msgov.resilience.quota_redis import QuotaPump
+
     return QuotaPump(url, clock=clock)
