@@ -132,7 +132,7 @@ async def test_a_refusal_is_a_problem_with_a_time_to_come_back() -> None:
         "code": "rate_limited",
         "retry_after": 1.2,
         "trace_id": TRACE,
-        "why": {"safe_to_retry": True},
+        "why": {"safe_to_retry": True, "policy": "no"},
     }
     assert answer.headers["retry-after"] == "2"
     assert answer.headers["msgov-sent"] == "no"

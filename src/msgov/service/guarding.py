@@ -55,7 +55,7 @@ def _whys(function: Callable[..., object], name: str, *, idempotent: bool) -> Ma
     whys: dict[str, str] = {}
     if not inspect.iscoroutinefunction(function):
         whys["hedge"] = f"false, or a retry: {name} guards a plain function or a generator, which nobody can call off"
-    if False:
+    if not idempotent:
         why = f"false, or idempotent=True where {name} is guarded: else each call must be made"
         whys |= {"cache": why, "coalesce": why}
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

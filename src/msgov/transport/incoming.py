@@ -14,6 +14,7 @@ from msgov.call import Call, called
 from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Policy
+from msgov.resilience.keys import network
 from msgov.transport.limits import Headers, Limits, Scope
 from msgov.transport.routes import UNKNOWN
 
@@ -60,7 +61,9 @@ def received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -
     client = scope.get("client")
     peer: str = client[0] if client else ""
     trusted = edge.trusted(peer)
-    key = _whom((_forwarded(scope, edge.hops) if trusted and edge.hops else "") or peer)
+    key = (_forwarded(scope, edge.hops) if trusted and edge.hops else "") or peer
+    if ":" in key:  # the /64 that an IPv6 host has to itself; an IPv4 address is written in one way
+        key = network(key)
     deadline: float | None = None
     if _SAID.isdisjoint(raw):
         around = scopes.Scope(now + edge.default_deadline, None, None, key)
@@ -128,16 +131,3 @@ def _forwarded(scope: Scope, hops: int) -> str:
 _ENTRY = re.compile(
     r"\[([^\]]+)\](?::\d+)?|([^:]+)(?::\d+)?|(.+)"
 )  # [IPv6], IPv4, each with a port or not, or bare IPv6
-
-
-def _whom(peer: str) -> str:
-    """Return whom a request is for: an IPv4 address, or the /64 that an IPv6 host has to itself."""
-    if ":" not in peer:
-        return peer
-    try:
-        address = ipaddress.IPv6Address(peer.partition("%")[0])
-    except ValueError:
-        return peer
-    if address.ipv4_mapped is not None:  # so a socket of both kinds names its IPv4 peers
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, 64), strict=False))
