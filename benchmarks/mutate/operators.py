@@ -141,6 +141,8 @@ def _expressions(node: ast.AST) -> Iterator[tuple[ast.expr, ast.AST, str, int | 
         for index, each in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(each, ast.JoinedStr | ast.stmt) or not isinstance(each, ast.AST):
                 continue
+            if isinstance(each, ast.keyword) and each.arg == "strict":  # an assertion
+                continue
             if isinstance(each, ast.expr):
                 yield each, node, name, index
             yield from _expressions(each)

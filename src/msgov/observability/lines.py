@@ -117,10 +117,11 @@ class Lines(Gate[tuple[Call, float]]):
         if not form:
             return False
         if level >= self._voice.level:
+            stamp = logs.stamp(logs.clock())
             if deadline is None:
-                text = form % (logs.stamp(), trace.trace_id, trace.span_id, seconds)
+                text = form % (stamp, trace.trace_id, trace.span_id, seconds)
             else:
-                text = form % (logs.stamp(), trace.trace_id, trace.span_id, seconds, deadline - now)
+                text = form % (stamp, trace.trace_id, trace.span_id, seconds, deadline - now)
             logs.sink.write(text.encode())
         return True
 

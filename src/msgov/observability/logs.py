@@ -58,8 +58,8 @@ class Logs:
         self.sink = sink or Sink()
         self.root = wire.child(None)
         self._place = place
-        self._clock = clock
-        self._stamp = Stamp().at
+        self.clock = clock
+        self.stamp = Stamp().at
         self._human = _Columns(colours=colours) if human else None
         self.plain = not human  # JSON, for programs
 
@@ -92,7 +92,7 @@ class Logs:
         """Begin a line: the fields that all lines have. `trace` is for one that speaks of other work than its own."""
         trace = trace or self._place() or self.root
         line: dict[str, object] = {
-            "timestamp": self.stamp(),
+            "timestamp": self.stamp(self.clock()),
             "level": name_of(level),
             "event": event,
             "logger": logger,
@@ -104,10 +104,6 @@ class Logs:
         if doing:
             line["task"] = doing
         return line
-
-    def stamp(self) -> str:
-        """Write the time that it is."""
-        return self._stamp(self._clock())
 
     def render(self, line: dict[str, object]) -> bytes:
         """Write a finished line as bytes: nothing in it is redacted any more."""

@@ -178,6 +178,8 @@ class _Calls(Gate[tuple[Call, float, "float | None"]]):
         operation = edge.operation(call)
         if edge.outward:
             also = _when_seen(partial(metrics.histogram, catalogue.RETRIES, call.target, operation))
+        elif call.deadline is not None:
+            also = metrics.histogram(catalogue.DEADLINE_LEFT, operation).observe
         else:
             also = _when_seen(partial(metrics.histogram, catalogue.DEADLINE_LEFT, operation))
         counts: list[_Count] = []

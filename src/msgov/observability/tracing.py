@@ -48,7 +48,7 @@ class Tracing:
         self.clock = clock
         self.follows = False
         self.found: api.Tracer | None = None
-        self._look = -_NEVER if on else _NEVER
+        self.look = -_NEVER if on else _NEVER
         if provider is not None and on:
             self._use(provider)
 
@@ -66,8 +66,8 @@ class Tracing:
 
     def tracer(self, now: float) -> api.Tracer | None:
         """Return what makes spans; None where there is no SDK."""
-        if self.found is None and now >= self._look:
-            self._look = now + _LOOK
+        if self.found is None and now >= self.look:
+            self.look = now + _LOOK
             provider = api.get_tracer_provider()
             if not isinstance(provider, api.ProxyTracerProvider | api.NoOpTracerProvider):
                 self._use(provider)
@@ -85,7 +85,7 @@ class Tracing:
         told = str(describe()) if callable(describe) else ""
         # Where the sampler follows an unsampled parent, as by default, it need not be asked about its children.
         self.follows = all(part in told for part in _FOLLOWS)
-        self._look = _NEVER
+        self.look = _NEVER
         self.found = provider.get_tracer("msgov")
 
 
@@ -114,7 +114,8 @@ class _Calls(Gate[_Ticket]):
     def admit(self, call: Call, now: float) -> _Ticket:
         """Take the place below whatever is under way, and begin the span."""
         parent = call.trace or current.get().trace
-        tracer = self._tracing.tracer(now)
+        tracing = self._tracing
+        tracer = tracing.found if now < tracing.look else tracing.tracer(now)
         if tracer is None:
             call.trace = wire.child(parent)
             return call, None
