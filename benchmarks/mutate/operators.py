@@ -115,7 +115,7 @@ def _changes(statement: ast.stmt, parent: ast.AST, field: str, at: int) -> Itera
         yield _swap(statement, "op", None, _ARITHMETIC[type(statement.op)]())
     if isinstance(statement, ast.If | ast.While) and not _single(statement.test):
         yield _swap(statement, "test", None, ast.UnaryOp(ast.Not(), statement.test))
-    if isinstance(statement, ast.Return) and not _is_none(statement.value):
+    if isinstance(statement, ast.Return) and not _is_none(statement.value) and not _is_false(statement.value):
         yield _swap(statement, "value", None, ast.Constant(None))
     if _deletable(statement):
         yield _swap(parent, field, at, ast.Pass())
@@ -191,6 +191,11 @@ def _deletable(statement: ast.stmt) -> bool:
 
 def _is_none(value: ast.expr | None) -> bool:
     return value is None or (isinstance(value, ast.Constant) and value.value is None)
+
+
+def _is_false(value: ast.expr | None) -> bool:
+    """Whether None would say the same."""
+    return isinstance(value, ast.Constant) and value.value is False
 
 
 def _head(statement: ast.stmt) -> str:

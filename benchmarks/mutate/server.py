@@ -24,7 +24,7 @@ import pytest
 from benchmarks.mutate.operators import Mutant, mutants
 
 KILLED, SURVIVED, HUNG, UNREACHED = "killed", "survived", "hung", "unreached"
-GRACE, WALL = 10.0, 30.0  # seconds of CPU, and of waiting, beyond thrice what the tests take: a busy machine is no hang
+GRACE, WALL = 10.0, 30.0  # seconds of CPU, and of waiting, beyond twice what the tests take: a busy machine is no hang
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Server:
             chosen.sort(key=lambda item: (-kills[item.nodeid], self.seconds[item.nodeid]))
             if not chosen:
                 continue
-            limit = 3 * sum(self.seconds[item.nodeid] for item in chosen)
+            limit = 2 * sum(self.seconds[item.nodeid] for item in chosen)
             killer = _fork(partial(self._run, chosen, module, path, mutant), limit)
             if killer is None:
                 return Found(path.name, mutant, HUNG)

@@ -19,6 +19,7 @@ from msgov.resilience.cache import Cache
 from msgov.resilience.deadline import Deadline
 from msgov.resilience.fallback import Fallback
 from msgov.resilience.limiter import Limiter
+from msgov.resilience.pace import Pace
 from msgov.resilience.retry import Retry
 from msgov.resilience.throttle import Throttle
 
@@ -55,7 +56,7 @@ def test_a_retry_outside_a_fallback_is_an_error() -> None:
 
 @pytest.mark.parametrize("policies", [
     (Breaker(), Bulkhead()), (retry(), Limiter()), (Bulkhead(), retry()), (retry(), Throttle()), (retry(), Cache()),
-    (Limiter(), Deadline(1)), (Deadline(1), Cache()),
+    (retry(), Pace()), (Limiter(), Deadline(1)), (Deadline(1), Cache()),
 ])  # fmt: skip
 def test_what_may_be_meant_is_a_warning(policies: tuple[Policy, ...]) -> None:
     """There are reasons for each, and they are rare."""

@@ -104,6 +104,7 @@ RULES: Mapping[str, Case] = {
     "limiter": Case({"rate": 1, "burst": 3}, {"rate": 2, "burst": 3}, enter(3), is_refused),
     "quota": Case({"rate": "10/minute"}, {"rate": "10/minute", "patience": 1}, enter(3), lambda gate: gate.admitted),
     "throttle": Case({"multiplier": 2}, {"multiplier": 3}, pass_through(REFUSED, 3), lambda gate: gate.refused),
+    "pace": Case({"beta": 0.7}, {"beta": 0.6}, pass_through(REFUSED, 1), lambda gate: gate.limit),
     "retry": Case({"attempts": 3}, {"attempts": 4}, try_again, lambda plan: plan.retries),
     "hedge": Case({"samples": 100}, {"samples": 50}, learn_times, lambda plan: plan.next(call(), 1, None, 9.0)),
     "bulkhead": Case({"limit": 5}, {"limit": 7}, enter(3), lambda gate: gate.inflight),

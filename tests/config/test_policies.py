@@ -31,6 +31,7 @@ from msgov.resilience.decorate import policies as govern
 from msgov.resilience.fault import Fault
 from msgov.resilience.hedge import Hedge
 from msgov.resilience.limiter import Limiter
+from msgov.resilience.pace import Pace
 from msgov.resilience.quota import Quota
 from msgov.resilience.retry import Retry
 from msgov.resilience.shed import Shedder
@@ -45,6 +46,7 @@ ALL = """
     limiter = 100
     quota = "1000/minute"
     throttle = true
+    pace = true
     retry = 3
     budget = true
     bulkhead = 3
@@ -111,7 +113,7 @@ def kinds(chain: tuple[Policy, ...]) -> list[type[object]]:
 def test_outgoing_policies_stand_in_the_default_order() -> None:
     """What waits before the breaker, the pick after the retry, one try's time innermost."""
     chain = Policies(book(ALL)).for_call("payment", "Charge", pick=Pick())
-    outer = [Deadline, Limiter, Quota, Throttle]
+    outer = [Deadline, Limiter, Quota, Throttle, Pace]
     inner = [Pick, Bulkhead, Breaker, Breaker, InstanceBreakers, Deadline, Fault]
     assert kinds(chain) == [*outer, Retry, *inner]
     assert [policy.rule.seconds for policy in chain if isinstance(policy, Deadline)] == [5, 1]
@@ -124,7 +126,7 @@ def test_a_hedge_and_an_adaptive_limit_stand_in_the_places_of_a_retry_and_a_bulk
     """One seam, one hander-out of permits."""
     text = ALL.replace("retry = 3", "hedge = true").replace("bulkhead = 3", "adaptive = true")
     chain = Policies(book(text)).for_call("payment", "Charge", pick=Pick())
-    assert kinds(chain)[4:7] == [Hedge, Pick, Adaptive]
+    assert kinds(chain)[5:8] == [Hedge, Pick, Adaptive]
     hedge = only(Hedge, chain)
     assert isinstance(hedge, Hedge)
     assert hedge.budget is not None
@@ -410,8 +412,8 @@ def test_rules_known_only_at_the_start_reach_policies_made_before() -> None:
 
 
 POLICIES = (
-    "deadline", "limiter", "quota", "throttle", "retry", "budget", "bulkhead", "service_breaker",
-    "method_breaker", "breaker", "attempt_deadline",
+    "deadline", "limiter", "quota", "throttle", "pace", "retry", "budget", "bulkhead",
+    "service_breaker", "method_breaker", "breaker", "attempt_deadline",
 )  # fmt: skip
 BOOKS = st.dictionaries(
     st.sampled_from(["*", "a/*", "a/X", "b/*"]), st.dictionaries(st.sampled_from(POLICIES), st.booleans()), max_size=4

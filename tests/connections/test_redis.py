@@ -1,14 +1,16 @@
-"""Counters in Redis are opened without a word, count what they are told, and are closed whole."""
+"""Redis is opened without a word, does what it is told, and is closed whole."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from msgov.connections.redis import counters
+from msgov.connections.redis import RedisError, connected, counters
 from msgov.errors import RuleError
 from tests.servers import Server
 
@@ -39,12 +41,29 @@ def test_opening_sends_nothing_and_an_absent_server_is_an_error_of_the_first_use
     asyncio.run(main())
 
 
+def test_client_is_of_the_same_terms(redis_server: Server) -> None:
+    """Plain commands; an absent server is an error of the first use."""
+
+    async def main() -> None:
+        async with connected(redis_server.url, timeout=5.0) as store:
+            assert await store.set("a", 1)
+            assert await store.get("a") == b"1"
+        async with connected("redis://127.0.0.1:1/0", timeout=1.0) as store:
+            with pytest.raises(RedisError):
+                await store.get("a")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("opened", [connected, counters])
 @pytest.mark.parametrize("url", ["", "memory:", "http://host", "redis://user:secret@host:port/0"])
-def test_url_that_cannot_be_is_refused_without_its_password(url: str) -> None:
+def test_url_that_cannot_be_is_refused_without_its_password(
+    opened: Callable[..., AbstractAsyncContextManager[object]], url: str
+) -> None:
     """With what may stand there."""
 
     async def main() -> None:
-        async with counters(url, timeout=1.0):
+        async with opened(url, timeout=1.0):
             pass
 
     with pytest.raises(RuleError, match="redis://") as refused:

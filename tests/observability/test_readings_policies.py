@@ -38,6 +38,8 @@ from msgov.resilience import (
     Limiter,
     LimiterRule,
     Load,
+    Pace,
+    PaceRule,
     Quota,
     QuotaRule,
     Retry,
@@ -127,6 +129,19 @@ def test_a_limiter_shows_its_decisions() -> None:
     assert found["msgov_limiter_keys"] == {("login",): 1}
     assert found["msgov_limiter_overflowed_total"] == {("login",): 0}
     assert "msgov_quota_store_lost" not in found
+
+
+def test_a_pace_shows_its_rate_while_it_has_one() -> None:
+    """Under a limiter's names; an infinite limit would flatten every panel that it is on."""
+    pace = Pace(PaceRule(max_wait=0), name="pay", target="payment")
+    pace.settle(pace.admit(Call("payment"), 99.0), Outcome(OK), 99.0)
+    assert "msgov_limiter_limit" not in read(watching(pace))
+    pace.settle(99.0, Outcome(TRANSIENT, overloaded=True), 99.1)
+    with pytest.raises(Rejected):
+        pace.admit(Call("payment"), 99.1)
+    found = read(watching(pace))
+    assert found["msgov_limiter_limit"] == {("pay",): pytest.approx(1.4)}
+    assert found["msgov_limiter_decisions_total"] == {("pay", "admitted"): 1, ("pay", "rejected"): 1}
 
 
 def test_a_retry_shows_what_it_did_not_do_and_what_its_budget_has_left() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msgov.resilience import BreakerRule, ThrottleRule
+from msgov.resilience import BreakerRule, PaceRule, ThrottleRule
 from msgov.rule import as_mapping, parse, schema
 
 
@@ -24,7 +24,7 @@ def rows(kind: type[object]) -> list[str]:
     return written
 
 
-@pytest.mark.parametrize(("kind", "page"), [(BreakerRule, "breaker"), (ThrottleRule, "throttle")])
+@pytest.mark.parametrize(("kind", "page"), [(BreakerRule, "breaker"), (ThrottleRule, "throttle"), (PaceRule, "pace")])
 def test_docs_list_every_field_as_the_rule_has_it(kind: type[object], page: str) -> None:
     """Said once: when this fails, print `rows` into the page."""
     text = Path(__file__).parents[2].joinpath(f"docs/howto/{page}.md").read_text(encoding="utf-8")

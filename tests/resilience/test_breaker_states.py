@@ -32,6 +32,12 @@ def _waited() -> Breaker:
     return gate
 
 
+def _tripped() -> Breaker:
+    gate = small()
+    gate.trip({"calls": 9}, now=1.0)
+    return gate
+
+
 def _closed(script: str, **changed: object) -> Breaker:
     gate = small(**changed)
     calls(gate, script)
@@ -44,6 +50,7 @@ SCENES: dict[str, Callable[[], Breaker]] = {
     "failure_bound": lambda: _closed("FFFFF", minimum_calls=20, wilson_calls=5),
     "slow_bound": lambda: _closed("sssss", minimum_calls=20, wilson_calls=5, slow_seconds=1.0, slow_rate=0.5),
     "consecutive_failures": lambda: _closed("FF", consecutive_failures=2),
+    "pool": _tripped,
     "waited": _waited,
     "probes_failed": lambda: _probed("F"),
     "probes_slow": lambda: _probed("ss"),

@@ -79,12 +79,17 @@ def test_a_service_of_threads_knows_how_long_its_pool_makes_wait(tmp_path: Path)
     """Its loop is never late: only the pool tells that it is out of threads."""
     svc = service("echo", tmp_path, '[server."*"]\nshed = {cpu = 1, lag = 60, delay = 0.05}\n')
     go, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go.wait(20)
+
     with ThreadPoolExecutor(1) as pool:
         server = grpc.server(pool, interceptors=svc.sync.grpc.interceptors())
         svc.policies.for_server("/a/B")
         shedder = gate(svc, Shedder)
         with svc.sync.running(server, pool=pool):
-            pool.submit(lambda: (held.set(), go.wait(20)))
+            pool.submit(hold)
             assert held.wait(10)
             end = time.monotonic() + 20
             while shedder.strained != "delay" and time.monotonic() < end:

@@ -16,6 +16,7 @@ from msgov.resilience.flights import CoalesceRule
 from msgov.resilience.freshness import CacheRule
 from msgov.resilience.hedge import HedgeRule
 from msgov.resilience.limiter import LimiterRule
+from msgov.resilience.pace import PaceRule
 from msgov.resilience.quota_rule import QuotaRule
 from msgov.resilience.retry import RetryRule
 from msgov.resilience.shed_rule import ShedRule
@@ -49,6 +50,7 @@ class Outgoing:
     limiter: LimiterRule | None = field(None, why="how many calls a second")
     quota: QuotaRule | None = field(None, why="how many calls a second all processes make together")
     throttle: ThrottleRule | None = field(None, why="how much the callee may refuse before calls are held back here")
+    pace: PaceRule | None = field(None, why='how many calls a second, once the callee has said "slow down"')
     retry: RetryRule | None = field(None, why="when another attempt starts")
     hedge: HedgeRule | None = field(None, why="when another attempt joins the one under way; takes over from retry")
     budget: BudgetRule | None = field(

@@ -28,6 +28,7 @@ from msgov.resilience.flights import CoalesceRule
 from msgov.resilience.freshness import CacheRule
 from msgov.resilience.hedge import Hedge, HedgeRule
 from msgov.resilience.limiter import Limiter, LimiterRule
+from msgov.resilience.pace import Pace, PaceRule
 from msgov.resilience.quota import Quota
 from msgov.resilience.quota_rule import QuotaRule
 from msgov.resilience.retry import Retry, RetryRule
@@ -87,6 +88,7 @@ POLICIES: Final[Mapping[str, PolicyKind]] = {
     "limiter": PolicyKind(LimiterRule, Limiter, "rate", shared=True),
     "quota": PolicyKind(QuotaRule, Quota, "rate", shared=True),
     "throttle": PolicyKind(ThrottleRule, Throttle, "multiplier", shared=True),
+    "pace": PolicyKind(PaceRule, Pace, shared=True),
     "retry": PolicyKind(RetryRule, Retry, "attempts"),
     "hedge": PolicyKind(HedgeRule, Hedge, "percentile"),
     "budget": PolicyKind(BudgetRule, Budget, "ratio", shared=True),
@@ -104,7 +106,7 @@ SEAM: Final = ("retry", "hedge")  # a plan: what stands before it acts once per 
 BUDGET: Final = "budget"  # no step of its own: the plan spends from it
 
 ORDER: Final = (
-    *("fallback", "cache", "deadline", "coalesce", "shed", "limiter", "quota", "throttle"),
+    *("fallback", "cache", "deadline", "coalesce", "shed", "limiter", "quota", "throttle", "pace"),
     *SEAM,
     *(PICK, "bulkhead", "adaptive", "service_breaker", "method_breaker", "breaker", "attempt_deadline", "fault"),
 )
@@ -115,11 +117,11 @@ _NOT: Final[Mapping[str, frozenset[str]]] = {
     "call": frozenset({"fallback", "cache", "coalesce", "shed"}),
     # Nobody chooses where a call that came in goes, nor tries it again: that is for its caller to do.
     "server": frozenset(
-        {"fallback", "cache", "coalesce", "throttle", *SEAM, PICK, "method_breaker", "attempt_deadline"}
+        {"fallback", "cache", "coalesce", "throttle", "pace", *SEAM, PICK, "method_breaker", "attempt_deadline"}
     ),
     "function": frozenset({"shed", PICK, "service_breaker", "method_breaker"}),
     "consumer": frozenset(
-        {"fallback", "cache", "coalesce", "hedge", "shed", PICK, "service_breaker", "method_breaker"}
+        {"fallback", "cache", "coalesce", "hedge", "shed", "pace", PICK, "service_breaker", "method_breaker"}
     ),
 }
 

@@ -20,6 +20,7 @@ _COMES_OF: Final[Mapping[tuple[str, str], tuple[str, Severity]]] = {
     ("deadline", "cache"): ("a call that it ends is cancelled, and the old answer at hand does not serve", "warning"),
     ("retry", "limiter"): ("each attempt is counted as a call", "warning"),
     ("retry", "throttle"): ("an attempt that is held back ends the call, and the next one would be too", "warning"),
+    ("retry", "pace"): ("each attempt waits for a turn, on top of the pause before it", "warning"),
     ("breaker", "bulkhead"): ("a probe waits in line until its lease has run out", "warning"),
     ("breaker", "adaptive"): ("a probe waits in line until its lease has run out", "warning"),
 }

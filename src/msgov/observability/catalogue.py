@@ -233,7 +233,9 @@ LIMITER_DECISIONS = _counter(
     "decision",
 )
 LIMITER_LIMIT = _gauge(
-    "msgov_limiter_limit", "What a limiter allows: calls per second, of an adaptive one calls at once.", "limiter"
+    "msgov_limiter_limit",
+    "What a limiter allows: calls per second, of an adaptive one calls at once; absent of a pace that is off.",
+    "limiter",
 )
 LIMITER_KEYS = _gauge("msgov_limiter_keys", "Keys that a limiter remembers.", "limiter")
 LIMITER_OVERFLOWED = _counter(

@@ -148,7 +148,8 @@ def _limiter(it: LimiterLike) -> Iterator[Sample]:
     name = _called(it)
     yield catalogue.LIMITER_DECISIONS, (name, "admitted"), it.admitted
     yield catalogue.LIMITER_DECISIONS, (name, "rejected"), it.rejected
-    yield catalogue.LIMITER_LIMIT, (name,), it.limit
+    if it.limit < math.inf:  # else a pace that is off
+        yield catalogue.LIMITER_LIMIT, (name,), it.limit
     if isinstance(it, KeyedLike):
         yield catalogue.LIMITER_KEYS, (name,), it.keys
         yield catalogue.LIMITER_OVERFLOWED, (name,), it.overflowed

@@ -18,7 +18,10 @@ from msgov.resilience.futures import futures
 from msgov.resilience.hedge import Hedge, HedgeRule
 from msgov.resilience.limiter import Limiter, LimiterRule
 from msgov.resilience.load import Load
+from msgov.resilience.pace import Pace, Paced, PaceRule
+from msgov.resilience.pool import Pool, PoolRule
 from msgov.resilience.quota import Quota, QuotaRule
+from msgov.resilience.replies import FailedReply
 from msgov.resilience.retry import Retry, RetryRule
 from msgov.resilience.shed import Shedder, ShedRule
 from msgov.resilience.throttle import Throttle, Throttled, ThrottleRule
@@ -40,6 +43,7 @@ __all__ = [
     "CoalesceRule",
     "Deadline",
     "DeadlineRule",
+    "FailedReply",
     "Fallback",
     "Fault",
     "FaultRule",
@@ -49,6 +53,11 @@ __all__ = [
     "Limiter",
     "LimiterRule",
     "Load",
+    "Pace",
+    "PaceRule",
+    "Paced",
+    "Pool",
+    "PoolRule",
     "Quota",
     "QuotaRule",
     "Retry",

@@ -187,6 +187,18 @@ class Breaker(Gate[int]):
             self._turn(BY_HAND, now, hand=state)
         self._news.tell()
 
+    def trip(self, facts: Mapping[str, Fact], *, now: float) -> bool:
+        """Open on what other processes saw (`Pool`), with their numbers; say whether it did: only from closed.
+
+        From here on it is as after any other opening: the open time, the probes, the ramp are its own.
+        """
+        with self._lock:
+            closed = self.state is CLOSED
+            if closed:
+                self._turn("pool", now, facts)
+        self._news.tell()
+        return closed
+
     def admit(self, call: Call, now: float) -> int:
         """Let the call in, at once while closed; as a probe when the time has come."""
         era = self._era  # read before the door, so that it is never too young

@@ -29,6 +29,13 @@ def wilson(hits: int, calls: int) -> float:
     return max(0.0, (share + z2 / (2 * calls) - spread) / (1 + z2 / calls))
 
 
+def reached(rule: BreakerRule, hits: int, calls: int, rate: float) -> str:
+    """Say how a rate is reached: by "rate" with enough calls, by "bound" with few; "" when it is not."""
+    if calls >= rule.minimum_calls:
+        return "rate" if hits >= rate * calls - EXACT else ""
+    return "bound" if 0 < rule.wilson_calls <= calls and wilson(hits, calls) >= rate else ""
+
+
 class Evidence:
     """The calls in the window, and how many failed in a row, weighed by a rule.
 
@@ -78,16 +85,10 @@ class Evidence:
         calls = well + badly
         if 0 < rule.consecutive_failures <= self.run:
             return "consecutive_failures"
-        if calls >= rule.minimum_calls:
-            if rule.failure_rate and badly >= rule.failure_rate * calls - EXACT:
-                return "failure_rate"
-            if rule.slow_seconds and slow >= rule.slow_rate * calls - EXACT:
-                return "slow_rate"
-        elif 0 < rule.wilson_calls <= calls:
-            if rule.failure_rate and wilson(badly, calls) >= rule.failure_rate:
-                return "failure_bound"
-            if rule.slow_seconds and wilson(slow, calls) >= rule.slow_rate:
-                return "slow_bound"
+        if rule.failure_rate and (how := reached(rule, badly, calls, rule.failure_rate)):
+            return f"failure_{how}"
+        if rule.slow_seconds and (how := reached(rule, slow, calls, rule.slow_rate)):
+            return f"slow_{how}"
         return None
 
     def view(self, now: float) -> Mapping[str, Fact]:

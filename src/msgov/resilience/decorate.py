@@ -20,6 +20,7 @@ from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Pipeline, Policy
 from msgov.policy import Around, Classify, Substitute, classify
+from msgov.resilience import replies
 from msgov.resilience.cache import Cache
 from msgov.resilience.coalesce import Coalesce
 from msgov.resilience.fallback import Fallback
@@ -50,6 +51,7 @@ def policies(
     idempotent: bool = True,
     key: Callable[..., str] | None = None,
     classify: Classify = classify,
+    failed: replies.Failed | None = None,
     clock: Clock = monotonic,
 ) -> Governed:
     """Govern a function by policies, first outermost.
@@ -61,26 +63,39 @@ def policies(
     - `name`: its target, by default the function's own qualified name;
     - `idempotent`: whether trying again does no harm. True, since a retry in `chain` says that it may be tried again;
     - `key`: a function of the same arguments, for keyed limits; by default the scope's key;
-    - `classify`: the judge of its errors.
+    - `classify`: the judge of its errors;
+    - `failed`: the judge of its replies. It says of a reply that it is good (False, None), that it is a failure which
+      may pass (True), or what else it is: a `Verdict`, or an `Outcome` with the status and the `retry_after` of the
+      reply. A failure counts, is tried again and may be answered for as an error would be, inside as a `FailedReply`;
+      when nothing more is done about it, the caller gets the reply itself. One that raises is reported, and the reply
+      counts as good.
 
     A deadline stops an async function. A plain one cannot be stopped: there it bounds waits and attempts, and what is
     called inside inherits it.
 
     Raises `RuleError` at decoration for what could only fail later: a class, a descriptor (put `@policies` beneath
     `@staticmethod` or `@classmethod`), a fallback, cache or coalescing on a generator, these two on a function that is
-    not idempotent, an async answer on a plain function, two retries.
+    not idempotent, an async answer on a plain function, two retries, a `failed` on a generator or of no single reply.
     """
+    if failed is not None:
+        replies.check(failed)
+        classify = replies.judged_by(classify)
     pipeline = Pipeline(chain, classify=classify)
 
     def govern(function: Callable[..., object]) -> Callable[..., object]:
         colour = _colour(function)
-        _check(pipeline, colour, idempotent)
+        _check(pipeline, colour, idempotent, failed)
         target = name or str(getattr(function, "__qualname__", type(function).__name__))
 
-        entry = Entry(function, target, idempotent, key)
         if not pipeline.policies and not colour.endswith("generator"):
             return function  # nothing governs it, and that costs nothing
-        return functools.wraps(function)(_COLOURS[colour](pipeline, function, entry, clock))
+        awaits, inner = colour == "an async function", function
+        if failed is not None:
+            inner = replies.judging(function, failed, target, awaits=awaits)
+        governed = _COLOURS[colour](pipeline, inner, Entry(inner, target, idempotent, key), clock)
+        if failed is not None:
+            governed = replies.giving_back(governed, awaits=awaits)
+        return functools.wraps(function)(governed)
 
     return cast("Governed", govern)
 
@@ -151,8 +166,10 @@ def _colour(function: object) -> str:
     return "a plain function"
 
 
-def _check(pipeline: Pipeline, colour: str, idempotent: bool) -> None:
+def _check(pipeline: Pipeline, colour: str, idempotent: bool, failed: replies.Failed | None) -> None:
     """Refuse what could only fail later."""
+    if failed is not None and colour.endswith("generator"):
+        raise RuleError.at("failed", failed, f"nothing that judges the reply of {colour}: its items are its reply")
     for at, policy in enumerate(pipeline.policies):
         where = f"policies[{at}]"
         if colour.endswith("generator"):

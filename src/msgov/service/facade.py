@@ -36,6 +36,7 @@ from msgov.service.subscriptions import Subscriptions
 from msgov.service.targets import Targets
 
 if TYPE_CHECKING:
+    from msgov.resilience.replies import Failed
     from msgov.service.grpc import Grpc, SyncGrpc
     from msgov.service.http import Http
     from msgov.service.running import Running
@@ -165,11 +166,16 @@ class Service:
         policies = self.compose.http_server()
         return Middleware(app, HttpEdge(service=self.name, policies=policies, around=attached, clock=self.clock))
 
-    def guarded(self, name: str, *, idempotent: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Govern a function, async or plain, by the rules of [function.NAME]; a change of rules reaches it at once."""
+    def guarded(
+        self, name: str, *, idempotent: bool = False, failed: Failed | None = None
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Govern a function, async or plain, by the rules of [function.NAME]; a change of rules reaches it at once.
+
+        `failed` says which of its replies count as failures, as it does for `policies`.
+        """
         from msgov.service.guarding import guarded
 
-        return guarded(self, name, idempotent=idempotent)
+        return guarded(self, name, idempotent=idempotent, failed=failed)
 
     def on(
         self, topic: str, *, key: Key | None = None, group: str | None = None

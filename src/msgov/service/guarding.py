@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from msgov.resilience.decorate import policies as govern
+from msgov.resilience.replies import Failed
 
 if TYPE_CHECKING:
     from msgov.service.facade import Service
@@ -16,7 +17,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def guarded(service: Service, name: str, *, idempotent: bool) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def guarded(
+    service: Service, name: str, *, idempotent: bool, failed: Failed | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return the decorator that `Service.guarded` gives out; raises `RuleError` for what cannot be governed."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -27,7 +30,7 @@ def guarded(service: Service, name: str, *, idempotent: bool) -> Callable[[Calla
             chain = service.compose.function(name)
             held, made = kept  # one load: another thread may store the next pair meanwhile
             if chain is not held or made is None:
-                made = govern(*chain, name=name, idempotent=idempotent, clock=service.clock)(function)
+                made = govern(*chain, name=name, idempotent=idempotent, failed=failed, clock=service.clock)(function)
                 kept = (chain, made)
             return made
 

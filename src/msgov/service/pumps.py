@@ -62,7 +62,7 @@ async def feeding(policies: Policies, *, quota: str, pool: Executor | None, cloc
             with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(fed.sort)
 
-        pass
+        stack.callback(policies.listen(changed))
         fed.sort()
         await stack.enter_async_context(Load(fed, executor=pool, clock=clock))
         yield
