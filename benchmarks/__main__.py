@@ -1,4 +1,4 @@
-"""Prints one table of ratios per subject: `python -m benchmarks [pipeline resilience memory grpc asgi imports] [--rounds N]`."""
+"""Prints one table of ratios per subject: `python -m benchmarks [part ...] [--rounds N]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each policy costs alone, what a refusal costs, what threads cost each other, and what ten thousand rules cost."""
+"""What a policy costs alone, what a refusal does, what threads cost each other, and what ten thousand rules."""
 
 from __future__ import annotations
 

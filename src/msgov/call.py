@@ -158,8 +158,8 @@ class Outcome:
     """What became of one attempt: the one value that every policy learns from.
 
     `seconds` is how long it took; `status` the wire's own word ("UNAVAILABLE", "503", "" on success);
-    `retry_after` what the callee asked to wait, in seconds, negative for "do not retry". `first` is the seconds until the
-    first message of a stream, which tell more of the callee than its length; None where there is no stream.
+    `retry_after` what the callee asked to wait, in seconds, negative for "do not retry". `first` is the seconds until
+    the first message of a stream, which tell more of the callee than its length; None where there is no stream.
     """
 
     __slots__ = ("error", "overloaded", "retry_after", "seconds", "sent", "status", "verdict")

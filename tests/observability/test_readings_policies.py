@@ -134,7 +134,8 @@ def test_a_limiter_shows_its_decisions() -> None:
 def test_a_pace_shows_its_rate_while_it_has_one() -> None:
     """Under a limiter's names; an infinite limit would flatten every panel that it is on."""
     pace = Pace(PaceRule(max_wait=0), name="pay", target="payment")
-    pace.settle(pace.admit(Call("payment"), 99.0), Outcome(OK), 99.0)
+    pace.admit(Call("payment"), 99.0)
+    pace.settle(99.0, Outcome(OK), 99.0)
     assert "msgov_limiter_limit" not in read(watching(pace))
     pace.settle(99.0, Outcome(TRANSIENT, overloaded=True), 99.1)
     with pytest.raises(Rejected):

@@ -63,6 +63,7 @@ def test_answer_that_was_asked_for_again_is_the_newest() -> None:
     made.keep("c", "cherry", ticket=made.find("c", 120.0)[2], asked=120.0)
     assert made.find("a", 120.0) == (HIT, "apricot", 0)
     assert made.find("b", 102.0)[0] is MISS
+    assert made.counts["evicted"] == 1
 
 
 def test_when_all_were_asked_for_the_oldest_goes_and_has_no_second_chance_twice() -> None:
@@ -72,5 +73,6 @@ def test_when_all_were_asked_for_the_oldest_goes_and_has_no_second_chance_twice(
         made.keep(key, key, ticket=made.find(key, 0.0)[2], asked=0.0)
         assert made.find(key, 0.0)[0] is HIT
     made.keep("c", "c", ticket=made.find("c", 0.0)[2], asked=0.0)
+    assert list(made._entries) == ["b", "c"]
     made.keep("d", "d", ticket=made.find("d", 0.0)[2], asked=0.0)
     assert [made.find(key, 0.0)[0] for key in "abcd"] == [MISS, MISS, HIT, HIT]

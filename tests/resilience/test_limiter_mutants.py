@@ -21,11 +21,11 @@ def test_shadow_tells_again_after_a_second() -> None:
     assert [event.at for event in told] == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("calls", [1, 2])
-def test_new_rate_counts_what_is_used_now(calls: int) -> None:
+@pytest.mark.parametrize(("before", "calls"), [(5, 1), (5, 2), (0, 1)])
+def test_new_rate_counts_what_is_used_now(before: int, calls: int) -> None:
     """Not what was used when the key was last looked at for longer than a moment."""
     gate = Limiter(LimiterRule(rate=1, burst=10))
-    for _ in range(5):
+    for _ in range(before):
         admits(gate, 0.0)
     for _ in range(calls):
         admits(gate, 100.0)

@@ -298,8 +298,12 @@ def test_only_a_closed_breaker_is_opened() -> None:
     for before in (State.FORCED_CLOSED, State.DISABLED, State.FORCED_OPEN):
         gate = small()
         gate.force(before, now=1.0)
-        Fleet(pooled(gate)).twice(CLEAR)
+        fleet = Fleet(pooled(gate))
+        if before is State.FORCED_CLOSED:
+            told(gate, fleet, "SSSSS")
+        fleet.twice(CLEAR)
         assert state(gate) is before
+        assert fleet.pool.vetoed == 0  # there was nothing to deny
         assert not gate.trip({}, now=200.0)
         assert state(gate) is before
     half = opened(99.0)

@@ -211,11 +211,14 @@ async def _wrong(url: str) -> None:
             call(gate, OK)
             await store.delete("msgov:pool:shop")
             await until(lambda: not pool.lost)
+            await store.set("msgov:pool:shop", "a string")
+            await until(lambda: pool.lost)
 
 
-def test_key_of_another_kind_is_a_store_that_is_lost(redis_server: Server) -> None:
-    """And is found again when it is gone."""
+def test_key_of_another_kind_is_a_store_that_is_lost(redis_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """And is found again when it is gone; each loss is logged once."""
     asyncio.run(_wrong(redis_server.url))
+    assert sum(record.name == "msgov.pool" for record in caplog.records) == 2
 
 
 def test_service_of_threads_keeps_one_thread_for_it(redis_server: Server) -> None:

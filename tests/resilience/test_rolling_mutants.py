@@ -96,3 +96,24 @@ def test_window_of_calls_takes_over_nothing_from_an_empty_one() -> None:
     made.add(0, 0.0)
     made.add(0, 0.0)
     assert made.totals == [3, 1]
+
+
+def test_ages_and_span_are_counted_in_slices_of_two_seconds_too() -> None:
+    """Four seconds old in slices of two, then in slices of one."""
+    made = Rolling(1, seconds=20, buckets=10)
+    made.add(0, 0.0)
+    made.add(0, 4.0)
+    assert len(made) == 3
+    made.reshape(seconds=10, buckets=10)
+    assert (len(made), made.totals) == (6, [2])
+    made.reshape(seconds=3, buckets=3)
+    assert made.totals == [1]
+
+
+def test_taken_over_failures_are_spread_over_whole_calls() -> None:
+    """Three of five: the first, the third and the last; one call more pushes the first out."""
+    made = LastCalls(2, calls=5)
+    made.take([2, 3])
+    assert made.totals == [2, 3]
+    made.add(0, 0.0)
+    assert made.totals == [3, 2]

@@ -27,8 +27,9 @@ def test_error_that_does_not_say_when_says_at_once() -> None:
 
 
 class Heard(Limiter):
-    """A limiter that tells what it was told."""
+    """A limiter that tells what it was told, and claims that it makes nobody wait."""
 
+    waits = False
     settled = 0
 
     def settle(self, ticket: object, outcome: Outcome, now: float) -> None:

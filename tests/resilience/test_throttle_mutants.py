@@ -59,3 +59,20 @@ def test_minimum_rate_is_of_the_time_that_the_window_spans() -> None:
         for _ in range(calls - 1):
             gate.settle(1, REFUSED, 1.5)
         assert (gate.chance(1.5) == 0.0) is quiet
+
+
+def test_whoever_is_let_in_has_a_ticket() -> None:
+    """With nothing to hold back, as the one of a second, by luck, and in shadow."""
+    gate = throttle(0.99)
+    gate.settle(1, REFUSED, 0.0)
+    gate.rule = ThrottleRule(minimum_rate=1e6)
+    assert gate.admit(CALL, 0.0) is not None
+    gate.rule = ThrottleRule(minimum_rate=0.0)
+    assert gate.admit(CALL, 0.0) is not None
+    assert gate.admit(CALL, 0.1) is not None
+    shadow = Throttle(ThrottleRule(minimum_rate=0.0, shadow=True), dice=LoadedDice(0.0))
+    for _ in range(9):
+        shadow.settle(1, REFUSED, 0.0)
+    shadow.admit(CALL, 0.0)
+    assert shadow.admit(CALL, 0.1) is not None
+    assert shadow.would_reject == 1

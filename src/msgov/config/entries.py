@@ -77,8 +77,9 @@ ENTRIES: Final[Mapping[str, type[Entry]]] = {
 DEFAULTS: Final[Mapping[str, Mapping[str, Mapping[str, object]]]] = {
     # Fifteen seconds bound what nobody thought about; a good value is a few times the callee's own p99.
     "call": {"*": {"deadline": {"seconds": 15.0}, "retry": True, "budget": True, "breaker": True}},
-    # Whatever the caller allows, nobody waits for longer; a shorter one of the caller stays.
-    "server": {"*": {"deadline": {"seconds": 60.0}}},
+    # Whatever the caller allows, nobody waits for longer; a shorter one of the caller stays. Expired work is refused,
+    # but at most a fifth of all: callers whose budgets are wrong must not empty a service (Finagle).
+    "server": {"*": {"deadline": {"seconds": 60.0, "refuse_at_most": 0.2}}},
     # No retry: nothing says that running a function twice does no harm.
     "function": {"*": {"deadline": {"seconds": 15.0}, "breaker": True}},
     # The bus delivers again by itself: a retry in front of it would multiply.

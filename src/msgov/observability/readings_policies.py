@@ -74,8 +74,11 @@ def _state(labels: tuple[str, str], state: str) -> Iterator[Sample]:
         yield catalogue.BREAKER_STATE, (*labels, each), float(each == state)
 
 
-def _breaker(it: BreakerLike, now: float, at: float) -> Iterator[Sample]:
-    labels, state, rule = (_called(it), it.target), it.state.value, it.rule
+def _breaker(it: BreakerLike, now: float, at: float, *, name: str = "") -> Iterator[Sample]:
+    if not name:  # one that stands alone says for what part of its target: "payment/Charge at every instance"
+        key = getattr(it, "key", "")
+        name = f"{_called(it)} at {key}" if key else _called(it)
+    labels, state, rule = (name, it.target), it.state.value, it.rule
     yield from _state(labels, state)
     counts = it.counts
     for outcome in _OUTCOMES:
@@ -108,7 +111,7 @@ def _breakers(it: BreakersLike, now: float, at: float) -> Iterator[Sample]:
     for outcome in _OUTCOMES:
         yield catalogue.BREAKER_CALLS, (*labels, outcome), 0
     for each in breakers.values():
-        yield from _breaker(each, now, at)
+        yield from _breaker(each, now, at, name=labels[0])
     states = Counter(each.state.value for each in breakers.values())
     for state in STATES:
         yield catalogue.BREAKER_KEYS, (*labels, state), states[state]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -30,6 +30,7 @@ from msgov.messaging.sqlite import Sqlite
 from msgov.observability.setup import Format, Observability, observability
 from msgov.observability.spans import attached
 from msgov.resilience.fault import ENV as FAULTS
+from msgov.resilience.keys import Networks
 from msgov.service.compose import Composer
 from msgov.service.pumps import feeding
 from msgov.service.subscriptions import Subscriptions
@@ -62,6 +63,9 @@ class Service:
             centre.
         quota: URL of the Redis in which quotas are counted ("redis://host:6379/0"); by default `service.quota`. Without
             one, and while it is away, this process's part of each quota decides. Needs the extra "redis".
+        trusted: Networks ("10.0.0.0/8") or addresses of our own services. What they say of a call's criticality and of
+            how many attempts are left is believed; of anyone else nothing but the deadline is, for it only shrinks. By
+            default `service.trusted`, separated by commas; without one, nobody.
         version, zone: What this instance runs and where, for metrics and routing.
         logs: "auto", "json", "console" or "off".
         state: A folder for the last good copies of configuration and instance lists.
@@ -80,6 +84,7 @@ class Service:
         bus: str | Bus | None = None,
         centre: str | None = None,
         quota: str | None = None,
+        trusted: Iterable[str] = (),
         version: str = "",
         zone: str = "",
         logs: Format = "auto",
@@ -99,6 +104,8 @@ class Service:
             self._registry = registry or self.config.value("service.registry", str, default="memory:")
             self._bus = bus or self.config.value("service.bus", str, default="memory:")
             self._quota = quota or self.config.value("service.quota", str, default="")
+            told = self.config.value("service.trusted", str, default="")
+            self.trusted = Networks(*(each.strip() for each in tuple(trusted) or told.split(",") if each.strip()))
             faults = environ.get(FAULTS) == "1"
             self.policies = Policies.following(self.config, observers=self.observers, faults=faults, service=name)
         except BaseException:
@@ -164,7 +171,8 @@ class Service:
         from msgov.transport.asgi import HttpEdge, Middleware
 
         policies = self.compose.http_server()
-        return Middleware(app, HttpEdge(service=self.name, policies=policies, around=attached, clock=self.clock))
+        edge = HttpEdge(service=self.name, policies=policies, trusted=self.trusted, around=attached, clock=self.clock)
+        return Middleware(app, edge)
 
     def guarded(
         self, name: str, *, idempotent: bool = False, failed: Failed | None = None

@@ -14,7 +14,7 @@ from msgov.transport.grpc.aio_channel import Channel
 from msgov.transport.grpc.aio_server import ServerInterceptor
 from msgov.transport.grpc.connections import AioConnections, SyncConnections, address
 from msgov.transport.grpc.interceptors import ClientEdge, SyncInterceptor, aio_interceptors
-from msgov.transport.grpc.serving import Edge
+from msgov.transport.grpc.serving import Edge, bare
 from msgov.transport.grpc.sync_channel import Channel as SyncChannel
 from msgov.transport.grpc.sync_server import ServerInterceptor as SyncServerInterceptor
 
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 
 def _edge(service: Service) -> Edge:
-    return Edge(service=service.name, policies=service.compose.grpc_server(), clock=service.clock, around=attached)
+    trusted = service.trusted
+    return Edge(
+        service=service.name,
+        policies=service.compose.grpc_server(),
+        trusted=lambda peer: trusted(bare(peer)),
+        clock=service.clock,
+        around=attached,
+    )
 
 
 def _client_edge(service: Service, target: str) -> ClientEdge:

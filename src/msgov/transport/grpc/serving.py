@@ -7,7 +7,6 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Final
 
 from msgov import scope, wire
@@ -15,6 +14,7 @@ from msgov.call import Call
 from msgov.clock import Clock, monotonic
 from msgov.errors import DeadlineSpent, Rejected, RuleError
 from msgov.pipeline import Policy
+from msgov.resilience.keys import network
 
 from .method import Serializer
 
@@ -140,17 +140,16 @@ def receive(edge: Edge, path: str, request: object, context: Any, decode: Serial
 @lru_cache(maxsize=4096)  # a peer's port stays as long as its connection
 def host(peer: str) -> str:
     """Say whom a call is for by grpc's peer ("ipv4:10.0.0.7:5123"): an IPv4 address, or the /64 of an IPv6 host."""
+    found = bare(peer)
+    return network(found) if ":" in found else found
+
+
+def bare(peer: str) -> str:
+    """Return the address of grpc's peer without its port; what is no address ("unix:...") stays as it is."""
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return peer
-    found = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
-    try:
-        address = IPv6Address(found)
-    except ValueError:
-        return found
-    if address.ipv4_mapped is not None:  # a socket of both kinds names its IPv4 peers so
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((address, 64), strict=False))
+    return rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]").partition("%")[0]
 
 
 def begin(serving: Serving) -> None:
