@@ -243,7 +243,7 @@ def test_defaults_are_safe_for_what_nobody_thought_about() -> None:
         "call": Outgoing(
             deadline=DeadlineRule(seconds=15.0), retry=RetryRule(), budget=BudgetRule(), breaker=BreakerRule()
         ),
-        "server": Incoming(deadline=DeadlineRule(seconds=60.0)),
+        "server": Incoming(deadline=DeadlineRule(seconds=60.0, refuse_at_most=0.2)),
         "function": Outgoing(deadline=DeadlineRule(seconds=15.0), breaker=BreakerRule()),
         "consumer": Outgoing(deadline=DeadlineRule(seconds=60.0)),
     }
