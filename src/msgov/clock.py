@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 Clock = Callable[[], float]
+Sleep = Callable[[float], None]
 
 monotonic: Clock = time.monotonic
 wall: Clock = time.time
-sleep: Callable[[float], None] = time.sleep
+sleep: Sleep = time.sleep
 
 
 class Dice(Protocol):

@@ -87,6 +87,15 @@ def test_what_it_tells_the_drivers_is_true() -> None:
     assert gate.limit == other.limit
 
 
+def test_rate_is_measured_while_it_is_off() -> None:
+    """Ten a second for five seconds are ten a second, when the callee says so at last, and not fifty."""
+    gate = Pace()
+    for tenth in range(50):
+        ticket = turn(gate, tenth / 10)
+    gate.settle(ticket, BUSY, 4.95)
+    assert gate.limit == pytest.approx(7.0, rel=0.01)
+
+
 # On
 
 
@@ -167,6 +176,7 @@ def test_idle_second_may_be_caught_up_at_once() -> None:
     turns = [turn(gate, K) for _ in range(12)]
     assert turns[:10] == pytest.approx([K] * 10)
     assert turns[10:] == pytest.approx([K + 0.1, K + 0.2])
+    assert gate.queued == 2
 
 
 def test_slow_down_takes_what_was_saved_up() -> None:
@@ -203,7 +213,7 @@ def test_nobody_waits_past_the_deadline() -> None:
 def test_call_whose_turn_has_come_is_not_asked_for_its_deadline() -> None:
     """That is the deadline's business, which says it better."""
     gate = slowed()
-    assert turn(gate, 0.5, Call("stock", deadline=0.4)) == 0.5
+    assert turn(gate, 0.5, Call("stock", deadline=0.0)) == 0.5
 
 
 def test_line_has_rate_times_wait_places() -> None:
@@ -245,6 +255,16 @@ def test_it_is_off_again_when_the_curve_binds_nobody() -> None:
     assert gate.limit == math.inf
     with gate._lock:
         turn(gate, free + 0.02)
+
+
+def test_while_much_is_sent_it_stays_on() -> None:
+    """Thirty a second are more than half of what the curve allows: it may still hold back."""
+    gate = slowed()
+    for tenth in range(20, 46):
+        turn(gate, tenth / 10)
+    assert max(turn(gate, 4.6) for _ in range(14)) < 4.8  # nobody is in line after that
+    turn(gate, K + (10 / 0.4) ** (1 / 3) + 0.01)
+    assert gate.limit < math.inf
 
 
 def test_while_somebody_is_in_line_it_stays_on() -> None:
