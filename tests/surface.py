@@ -18,7 +18,10 @@ def surface() -> list[str]:
             continue
         loaded = importlib.import_module(module.name)
         for name, value in vars(loaded).items():
-            if name.startswith("_") or getattr(value, "__module__", None) != module.name:
+            home = getattr(value, "__module__", None)
+            # What lives in a private part of a package is public where a module says so.
+            said = name in getattr(loaded, "__all__", ()) and str(home).rpartition(".")[2].startswith("_")
+            if name.startswith("_") or not (home == module.name or said):
                 continue
             if inspect.isfunction(value) or inspect.isclass(value):
                 found.append(f"{module.name}.{name}{_parameters(value)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast
 
 from msgov import scope
 from msgov._race import refuse
@@ -24,7 +24,6 @@ from msgov.policy import Around, Plan, SyncHandler
 
 __all__ = ["Stream", "bounded", "govern", "stream"]
 
-T = TypeVar("T")
 SyncFunction = Callable[..., object]
 _RUNNING = "a running function cannot be called off; msgov.resilience.futures hedges one that gives a future"
 
