@@ -16,7 +16,7 @@ from typing import Any
 from msgov.call import NOTHING, OK, Call, Outcome
 from msgov.errors import Rejected
 from msgov.pipeline import Answered, Segment
-from msgov.policy import Gate, Waiting
+from msgov.policy import Gate, Plan, Shortcut, Waiting
 from msgov.scope import current
 
 Faults = list[BaseException]  # of one: popped before it is raised, so that no frame of its traceback holds it
@@ -73,6 +73,7 @@ class Entry:
 class _Step:
     waits: bool  # it may answer with a line
     learns: bool  # it has something to learn at the exit
+    shortcut: Shortcut | None  # its lines, in place of calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class _Shape:
     answered_for: bool  # a substitute may answer a refusal
     outer: tuple[_Step, ...]
     planned: bool
+    opening: tuple[str, ...] | None  # the plan's own lines for the start of a call
     inner: tuple[_Step, ...]
     timed: bool  # by a deadline outside the seam
     attempt_timed: bool  # and by one inside it
@@ -112,6 +114,7 @@ def straight(
         len(outer) + len(inner) < len(segment.outer) + len(segment.inner),
         tuple(map(_step, outer)),
         segment.plan is not None,
+        _opening(segment.plan),
         tuple(map(_step, inner)),
         arm is not None and segment.outer.narrows,
         arm is not None and segment.inner.narrows,
@@ -126,11 +129,10 @@ def straight(
         segment,
         partial(segment.turned_away, judge),
         segment.orphans,
-        None if segment.plan is None else segment.plan.next,
+        segment.plan,
         arm,
         disarm,
-        [gate.admit for gate in gates],
-        [gate.settle for gate in gates],
+        gates,
     )
     return written
 
@@ -139,8 +141,19 @@ def _gates(steps: Sequence[object]) -> list[Gate[Any]]:
     return [step for step in steps if isinstance(step, Gate)]
 
 
+def _opening(plan: Plan | None) -> tuple[str, ...] | None:
+    own = getattr(plan, "next", None)
+    replaced = getattr(own, "__func__", None) is not getattr(type(plan), "next", None)
+    return None if replaced else type(plan).__dict__.get("opening")
+
+
 def _step(gate: Gate[Any]) -> _Step:
-    return _Step(gate.waits, gate.learns)
+    kind = type(gate)
+    own = kind.__dict__.get("shortcut")  # not an heir's, whose methods may be others; nor where one was replaced
+    for name in ("admit", "settle"):  # a look into the gate's own `__dict__` would slow each of its attributes for good
+        if getattr(getattr(gate, name), "__func__", None) is not getattr(kind, name):
+            own = None
+    return _Step(gate.waits, gate.learns, own)
 
 
 @lru_cache(maxsize=1024)
@@ -164,13 +177,7 @@ def _source(shape: _Shape) -> str:
     for at, step in enumerate(steps):
         if at == len(shape.outer):
             walk += _seam(shape)
-        walk.append(f"t{at} = admit_{at}(call, started)")
-        if step.waits:
-            walk += [
-                f"if type(t{at}) is Waiting:",  # isinstance costs ten times as much
-                f"    met, t{at} = t{at}, None",
-                "    raise Line(met)",
-            ]
+        walk += _admit(at, step)
     if not shape.inner:
         walk += _seam(shape)
     walk += ["attempt_alarm = arm(call, started)"] if shape.attempt_timed else []
@@ -178,18 +185,21 @@ def _source(shape: _Shape) -> str:
     walk += [f"reply = {wait}handler({given})", "ended = clock()"]
     walk += ["if attempt_alarm is not None:", "    disarm(attempt_alarm)"] if shape.attempt_timed else []
     walk += ["if alarm is not None:", "    disarm(alarm)"] if shape.timed else []
+    lazily = all(step.shortcut is not None for step in steps if step.learns)  # few of them ask for the outcome
     way_out: list[str] = []
     for at in reversed(range(len(steps))):
         if steps[at].learns:
-            way_out += [f"left = {at}", f"settle_{at}(t{at}, outcome, ended)"]
+            way_out += [f"left = {at}", *_settle(at, steps[at], lazily=lazily)]
     passed = f"({', '.join(tickets)}{',' if len(tickets) == 1 else ''})"
     inside = f"{tickets[len(shape.outer) - 1]} is not None" if shape.outer else "True"
     alarms = ("alarm" if shape.timed else "None", "attempt_alarm" if shape.attempt_timed else "None")
     blank = [*tickets, *(each for each in alarms if each != "None")]
     lines = [
-        "def make(handler, entry, clock, resume, segment, turned_away, orphans, plan_next,",
-        "         arm, disarm, admits, settles):",
-        *(f"    admit_{at}, settle_{at} = admits[{at}], settles[{at}]" for at in range(len(steps))),
+        "def make(handler, entry, clock, resume, segment, turned_away, orphans, plan,",
+        "         arm, disarm, gates):",
+        *(f"    g{at} = gates[{at}]" for at in range(len(steps))),
+        *(f"    admit_{at}, settle_{at} = g{at}.admit, g{at}.settle" for at in range(len(steps))),
+        *(["    plan_next = plan.next"] if shape.planned else []),
         *(["    target, idempotent, key = entry.target, entry.idempotent, entry.key"] if shape.entered else []),
         f"    {colour}def governed({given}):",
         *_indented(8, _entry(keyed=shape.keyed) if shape.entered else []),
@@ -203,7 +213,7 @@ def _source(shape: _Shape) -> str:
         "        except BaseException as error:",
         "            faults, delay = [error], None",
         "        else:",
-        *_indented(12, _exit(way_out, passed)),
+        *_indented(12, _exit(way_out, passed, lazily=lazily)),
         "            return reply",
         f"        return {wait}resume(call, {passed}, {inside}, faults, started, {', '.join(alarms)}, delay)",
         "    return governed",
@@ -243,24 +253,62 @@ def _refusals(shape: _Shape, tickets: list[str], passed: str) -> list[str]:
 def _seam(shape: _Shape) -> list[str]:
     """Write what stands between the two frames: the deadline begins, the plan is asked."""
     seam = ["alarm = arm(call, started)"] if shape.timed else []
-    seam += ["plan_next(call, 1, None, started)"] if shape.planned else []
+    if shape.planned:
+        lines = shape.opening
+        seam += (
+            ["plan_next(call, 1, None, started)"]
+            if lines is None
+            else [line.format(p="plan", now="started") for line in lines]
+        )
     return seam
 
 
-def _exit(way_out: list[str], passed: str) -> list[str]:
+def _exit(way_out: list[str], passed: str, *, lazily: bool) -> list[str]:
     if not way_out:
         return []
     return [
-        "outcome = Answered()",
-        "outcome.verdict = OK",
-        "outcome.error = None",
-        "outcome.status = call.status",
-        "outcome.seconds = ended - started",
+        *(["outcome = None"] if lazily else _OUTCOME),
         "try:",
         *_indented(4, way_out),
         "except BaseException as fault:",
+        *_indented(4, _ASKED if lazily else []),
         f"    segment.unsettled(fault, left, {passed}, outcome, ended)",
     ]
+
+
+_OUTCOME = [
+    "outcome = Answered()",
+    "outcome.verdict = OK",
+    "outcome.error = None",
+    "outcome.status = call.status",
+    "outcome.seconds = ended - started",
+]
+_ASKED = ["if outcome is None:", *("    " + line for line in _OUTCOME)]
+
+
+def _admit(at: int, step: _Step) -> list[str]:
+    """Write how a gate is passed: by its method, or by its own lines."""
+    asked = [f"t{at} = admit_{at}(call, started)"]
+    if step.waits:
+        # isinstance costs ten times as much
+        asked += [f"if type(t{at}) is Waiting:", f"    met, t{at} = t{at}, None", "    raise Line(met)"]
+    return asked if step.shortcut is None else _filled(step.shortcut.admit, at, "started", "{admit}", asked)
+
+
+def _settle(at: int, step: _Step, *, lazily: bool) -> list[str]:
+    """Write how a gate is left."""
+    told = [*(_ASKED if lazily else []), f"settle_{at}(t{at}, outcome, ended)"]
+    return told if step.shortcut is None else _filled(step.shortcut.settle, at, "ended", "{settle}", told)
+
+
+def _filled(lines: Sequence[str], at: int, now: str, mark: str, called: list[str]) -> list[str]:
+    filled: list[str] = []
+    for line in lines:
+        if line.strip() == mark:
+            filled += _indented(len(line) - len(line.lstrip()), called)
+        else:
+            filled.append(line.format(g=f"g{at}", t=f"t{at}", now=now))
+    return filled
 
 
 def _indented(by: int, lines: list[str]) -> list[str]:

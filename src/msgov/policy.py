@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from msgov.call import IGNORED, PERMANENT, TRANSIENT, Call, Outcome
 from msgov.clock import Clock
@@ -59,6 +59,18 @@ class Waiting(Generic[T]):
             wake()
 
 
+class Shortcut(NamedTuple):
+    """What a gate does for a call that goes well, as lines that a written walk takes over in place of a call.
+
+    `{g}` is the gate, `{t}` its ticket, `{now}` the time; `{admit}` and `{settle}`, each alone on a line, call the
+    method. The lines must come to what the methods come to and leave no ticket where the gate refuses. They hold for
+    exactly this class: a subclass has none.
+    """
+
+    admit: tuple[str, ...] = ("{admit}",)
+    settle: tuple[str, ...] = ("{settle}",)
+
+
 class Gate(ABC, Generic[T]):
     """Decides at the door, learns at the exit, never waits.
 
@@ -71,6 +83,7 @@ class Gate(ABC, Generic[T]):
 
     waits = True
     learns = True
+    shortcut: ClassVar[Shortcut | None] = None
 
     @abstractmethod
     def admit(self, call: Call, now: float) -> T | Waiting[T]:
@@ -95,9 +108,14 @@ class Gate(ABC, Generic[T]):
 
 
 class Plan(ABC):
-    """Says when another attempt starts; `hedges` says that it may do so while one is under way."""
+    """Says when another attempt starts; `hedges` says that it may do so while one is under way.
+
+    `opening` may hold the lines that `next` comes to when a call starts, as in a gate's `Shortcut`, with `{p}` for the
+    plan.
+    """
 
     hedges = False
+    opening: ClassVar[tuple[str, ...] | None] = None
 
     @abstractmethod
     def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:

@@ -344,7 +344,7 @@ def test_a_grpc_channel(tmp_path: Path) -> None:
         assert (
             'msgov_breaker_keys{breaker="echo/Unary",' in page
         )  # how many of those of its instances are in which state
-        assert 'msgov_breaker_state{breaker="echo/*",' in page  # that of the service has its own line
+        assert 'msgov_breaker_state{breaker="echo/* at every method",' in page  # that of the service has its own line
         stage.service.close()
 
     run(main)

@@ -22,7 +22,7 @@ from msgov.call import IGNORED, OK, TRANSIENT, Call, Outcome
 from msgov.clock import Dice
 from msgov.errors import Fact, RuleError
 from msgov.event import Observers
-from msgov.policy import Gate
+from msgov.policy import Gate, Shortcut
 from msgov.resilience.breaker_evidence import Evidence
 from msgov.resilience.breaker_recovery import Absence, Probes, share_at
 from msgov.resilience.breaker_rule import BreakerRule
@@ -198,6 +198,16 @@ class Breaker(Gate[int]):
                 self._turn("pool", now, facts)
         self._news.tell()
         return closed
+
+    shortcut = Shortcut(
+        admit=("era = {g}._era", "if {g}._admits:", "    {t} = era", "else:", "    {admit}"),
+        settle=(
+            "if {t} == {g}._calm and {now} < {g}._window.edge:",
+            "    {g}._window.tick()",
+            "else:",
+            "    {settle}",
+        ),
+    )
 
     def admit(self, call: Call, now: float) -> int:
         """Let the call in, at once while closed; as a probe when the time has come."""

@@ -6,7 +6,7 @@ import threading
 
 from msgov.call import Call, Outcome
 from msgov.errors import BulkheadFull, Rejected
-from msgov.policy import Gate, Waiting
+from msgov.policy import Gate, Shortcut, Waiting
 from msgov.resilience._line import Line, LineRule
 from msgov.rule import field, rule
 
@@ -86,6 +86,19 @@ class Bulkhead(Gate[int]):
         """How many are in line."""
         return len(self._line)
 
+    shortcut = Shortcut(
+        admit=(
+            "if {g}._busy:",
+            "    {admit}",
+            "else:",
+            "    try:",
+            "        {t} = {g}._pile.pop()",
+            "    except IndexError:",
+            "        {admit}",
+        ),
+        settle=("{g}._pile.append({t})", "if {g}._busy:", "    {g}._hand_on({now})"),
+    )
+
     def admit(self, call: Call, now: float) -> int | Waiting[int]:
         """Hand out a permit, or a place in the line; raise `BulkheadFull` when both are taken."""
         if not self._busy:
@@ -120,8 +133,10 @@ class Bulkhead(Gate[int]):
     def settle(self, ticket: int, outcome: Outcome, now: float) -> None:
         """Put the permit back, and hand it to whose turn it is."""
         self._pile.append(ticket)
-        if not self._busy:
-            return
+        if self._busy:
+            self._hand_on(now)
+
+    def _hand_on(self, now: float) -> None:
         with self._lock:
             woken = self._grant(now)
         for waiting in woken:

@@ -11,7 +11,7 @@ from msgov._rolling import Rolling
 from msgov.call import Call, Outcome
 from msgov.errors import DeadlineExceeded, DeadlineSpent, Problem
 from msgov.event import Observers
-from msgov.policy import Gate
+from msgov.policy import Gate, Shortcut
 from msgov.rule import field, rule
 
 PERIOD: Final = 10.0  # seconds over which the refused share is taken (Finagle's DeadlineFilter)
@@ -73,6 +73,17 @@ class Deadline(Gate[_Ticket]):
 
     narrows = True
     waits = False
+    shortcut = Shortcut(
+        admit=(
+            "rule, before = {g}._rule, call.deadline",
+            "if {g}._counts or before is not None or rule.seconds <= rule.floor:",
+            "    {admit}",
+            "else:",
+            "    call.deadline = {now} + rule.seconds",
+            "    {t} = call, before",
+        ),
+        settle=("call.deadline = {t}[1]",),
+    )
 
     def __init__(
         self,

@@ -89,6 +89,8 @@ class Retry(Plan):
     Counters: `retries`, and `suppressed` by reason.
     """
 
+    opening = ("purse = {p}.budget", "if purse is not None:", "    purse.deposit({now})")
+
     def __init__(
         self,
         rule: RetryRule = _DEFAULT,
