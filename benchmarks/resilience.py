@@ -15,12 +15,14 @@ import circuitbreaker
 from benchmarks import stacks
 from benchmarks.harness import Case, Figure, anoop, measure, noop
 from benchmarks.pipeline import resilience
+from msgov.call import TRANSIENT, Call, Outcome
 from msgov.config.policies import Policies
 from msgov.config.rules import RuleBook
 from msgov.errors import Rejected
 from msgov.resilience import (
     Adaptive,
     Breaker,
+    BreakerRule,
     Bulkhead,
     BulkheadRule,
     Limiter,
@@ -40,8 +42,10 @@ def _chain() -> tuple[Any, ...]:
 
 
 def _open() -> Breaker:
-    breaker = Breaker()
-    breaker.force(State.FORCED_OPEN, now=time.monotonic())
+    breaker = Breaker(BreakerRule(minimum_calls=1, open_seconds=300.0, open_cap=300.0))
+    now = time.monotonic()
+    breaker.settle(breaker.admit(Call("down"), now), Outcome(TRANSIENT), now)
+    assert breaker.state is State.OPEN
     return breaker
 
 
