@@ -241,12 +241,15 @@ def _refusals(shape: _Shape, tickets: list[str], passed: str) -> list[str]:
         "except Rejected as error:",
         "    delay, faults = None, [error]",
         f"    if {tickets[-1]} is None:",
+        *(
+            ["        if alarm is not None:", "            disarm(alarm)", "            alarm = None"]
+            if shape.timed
+            else []
+        ),
+        "        faults = []",  # or the frame would hold the error that holds it
         f"        delay = turned_away(call, error, {passed}, started, clock())",
         "        if delay is None:",
-        *(["            if alarm is not None:", "                disarm(alarm)"] if shape.timed else []),
-        "            faults = None",
         "            raise",
-        "        faults = []",
     ]
 
 

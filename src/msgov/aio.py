@@ -98,9 +98,6 @@ def _walked(
         """Walk from the door, or go on where the written walk stopped: at a gate, or in its `attempt`."""
         try:
             if attempt is None:
-                if alarm is not None:
-                    disarm(alarm)
-                    alarm = None
                 met = line(faults) if faults else outer.enter(call, tickets, started)
                 if met is not None:
                     started = await queue(outer, met, call, tickets, clock)
@@ -137,6 +134,8 @@ def _walked(
         tickets, attempt = segment.held(held)
         if attempt_alarm is not None:
             faults.append(stopped(attempt_alarm, call, faults.pop()))
+        if delay is not None:
+            attempt = []  # that one is settled; the next one walks in anew
         return await framed(call, tickets, started, attempt if inside else None, faults, alarm, delay)
 
     timer = None if native else arm

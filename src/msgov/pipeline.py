@@ -233,15 +233,15 @@ class Segment:
         inside = self.plan is not None and at >= seam
         if at == 0 and not inside:
             return None  # nobody has anything to learn
-        outcome = judge(call, error, now - started)
-        if inside and self.plan is not None:
-            self.inner.settle(list(tickets[seam:at]), outcome, now)
-            delay = self.plan.next(call, 1, outcome, now)
-            if delay is not None:
-                return delay
-            at = seam
-        self.outer.settle(list(tickets[:at]), outcome, now)
-        return None
+        outcome, delay = judge(call, error, now - started), None
+        try:
+            if inside and self.plan is not None:
+                self.inner.settle(list(tickets[seam:at]), outcome, now)
+                delay = self.plan.next(call, 1, outcome, now)
+        finally:  # whatever a plan at fault raises in its place
+            if delay is None:
+                self.outer.settle(list(tickets[: min(at, seam)]), outcome, now)
+        return delay
 
     def unsettled(
         self, fault: BaseException, left: int, tickets: Sequence[object], outcome: Outcome, now: float

@@ -88,6 +88,8 @@ def _walked(
         for token in (attempt_within, within):
             if token is not None:
                 scope.current.reset(token)
+        if delay is not None:
+            attempt = []  # that one is settled; the next one walks in anew
         try:
             if not inside:
                 met = line(faults)

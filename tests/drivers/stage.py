@@ -221,6 +221,16 @@ class Again(Plan):
         return self.apart
 
 
+class Elsewhere(Again):
+    """A plan that tries again after a rejection too, as a retry does that has another instance to go to."""
+
+    def next(self, call: Call, tries: int, outcome: Outcome | None, now: float) -> float | None:
+        """Say when."""
+        if outcome is not None and tries < self.attempts and isinstance(outcome.error, Rejected):
+            return self.apart
+        return super().next(call, tries, outcome, now)
+
+
 def raising(error: BaseException) -> Answer:
     """Make an answer that fails."""
 

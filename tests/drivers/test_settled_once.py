@@ -18,7 +18,7 @@ from msgov.pipeline import Pipeline, Policy
 from msgov.policy import Waiting
 from msgov.resilience import Deadline
 from msgov.testing import After, ManualClock, ScriptedHandler, run
-from tests.drivers.stage import Again, Door, Journal, Line, Stand, raising
+from tests.drivers.stage import Again, Door, Elsewhere, Journal, Line, Stand, raising
 
 ERRORS: list[Callable[[], BaseException]] = [
     ConnectionError,
@@ -70,7 +70,7 @@ def chains(draw: st.DrawFn) -> Callable[[Journal], list[Policy]]:
         )
     )
     if draw(st.booleans()):
-        kinds.insert(draw(st.integers(0, len(kinds))), "again")
+        kinds.insert(draw(st.integers(0, len(kinds))), draw(st.sampled_from(["again", "elsewhere"])))
     answers = draw(st.lists(st.booleans(), max_size=4))
     attempts, seconds = draw(st.integers(1, 3)), draw(st.sampled_from([0.5, 2.0]))
 
@@ -90,6 +90,7 @@ def chains(draw: st.DrawFn) -> Callable[[Journal], list[Policy]]:
             "bad_choice": lambda name: Stand(None, fault=ZeroDivisionError("choice")),
             "layer": lambda name: lambda handler: handler,
             "again": lambda name: Again(attempts),
+            "elsewhere": lambda name: Elsewhere(attempts),
         }
         return [made[kind](f"{at}") for at, kind in enumerate(kinds)]
 
