@@ -69,8 +69,11 @@ def chains(draw: st.DrawFn) -> Callable[[Journal], list[Policy]]:
             max_size=6,
         )
     )
-    if draw(st.booleans()):
-        kinds.insert(draw(st.integers(0, len(kinds))), draw(st.sampled_from(["again", "elsewhere"])))
+    plan = draw(st.sampled_from([None, None, "again", "elsewhere"]))
+    if plan is not None:
+        kinds.insert(draw(st.integers(0, len(kinds))), plan)
+    if plan == "elsewhere":  # it has something to say only where an attempt that holds something is refused
+        kinds += ["door", "sometimes"]
     answers = draw(st.lists(st.booleans(), max_size=4))
     attempts, seconds = draw(st.integers(1, 3)), draw(st.sampled_from([0.5, 2.0]))
 

@@ -194,3 +194,30 @@ def test_lines_are_the_same_without_the_faster_encoder() -> None:
     first, second, _ = done.stdout.split("\n")
     assert first == encode({"event": "订单\u2028", "n": 1.5, "list": [True, None]}).decode()
     assert json.loads(second) == json.loads(encode({"a": float("nan"), "b": object, "c": "\ud800"}))
+
+
+def test_a_short_line_does_not_fall_into_the_middle_of_a_long_one() -> None:
+    """A pipe takes a line longer than PIPE_BUF in pieces, when its reader is slow: meanwhile all others wait."""
+    reads, writes = os.pipe()
+    sink = Sink(writes)
+    long, short = b'{"long":"' + b"x" * 300_000 + b'"}', b'{"short":1}'
+    together = threading.Barrier(2)
+
+    def write(line: bytes, times: int) -> None:
+        together.wait()
+        for _ in range(times):
+            sink.write(line)
+        if together.wait() == 0:  # the last word is out
+            os.close(writes)
+
+    writers = [threading.Thread(target=write, args=(long, 3)), threading.Thread(target=write, args=(short, 200))]
+    for writer in writers:
+        writer.start()
+    found = bytearray()
+    while piece := os.read(reads, 4096):
+        found += piece
+    for writer in writers:
+        writer.join()
+    os.close(reads)
+    lines = bytes(found).splitlines()
+    assert (lines.count(long), lines.count(short), len(lines)) == (3, 200, 203)

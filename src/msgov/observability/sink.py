@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from select import PIPE_BUF
 from typing import Final
 
 from msgov.observability.redact import guarded, shown
@@ -73,23 +72,10 @@ class Sink:
     def write(self, line: bytes) -> None:
         """Write a line, given without its end."""
         data = line + b"\n"
-        if self._torn or len(data) > PIPE_BUF:
-            self._carefully(data, 0)
-            return
-        try:  # so much at once nobody comes between, in a pipe or a file: no lock is needed
-            done = os.write(self._fd, data)
-        except OSError:
-            with self._lock:
-                self.dropped += 1
-            return
-        if done < len(data):
-            self._carefully(data, done)
-
-    def _carefully(self, data: bytes, done: int) -> None:
-        """Write what may go out in pieces, or after a line that did not go out whole; `done` bytes are out already."""
-        with self._lock:
-            if self._torn and not done:
+        with self._lock:  # a pipe takes a long line in pieces, and a short one must not fall in between
+            if self._torn:
                 data = b"\n" + data
+            done = 0
             try:
                 while done < len(data):
                     done += os.write(self._fd, data[done:] if done else data)
