@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -19,8 +18,8 @@ from msgov._desk import Alarm, Desk
 from msgov._race import Cancel, Ended, Race
 from msgov.call import IGNORED, PERMANENT, Call, Outcome
 from msgov.clock import Clock, monotonic
-from msgov.errors import DeadlineExceeded, MsgovError, RuleError
-from msgov.pipeline import Frame, Pipeline, Tickets, answered, last_error
+from msgov.errors import DeadlineExceeded, RuleError
+from msgov.pipeline import Frame, Pipeline, Tickets, answered, forsake, last_error
 from msgov.policy import Hedging, SyncHandler, Waiting
 from msgov.sync import _failed, bounded
 
@@ -177,11 +176,7 @@ class _Attempt:
         line, self._line = self._line, None
         self._disarm()
         assert line is not None  # noqa: S101  asked before
-        gate, now = self._frame.gate(self._tickets), self._desk.clock()
-        with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
-            ticket = gate.withdraw(line, now)
-            if ticket is not None:
-                gate.settle(ticket, Outcome(IGNORED, status="lost"), now)
+        forsake(self._frame.gate(self._tickets), line, self._desk.clock(), status="lost")
 
     def _send(self, now: float) -> None:
         call = self._call

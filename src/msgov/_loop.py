@@ -13,10 +13,10 @@ from contextvars import Token
 from functools import partial
 from typing import TypeVar
 
-from msgov.call import IGNORED, Call, Outcome
+from msgov.call import Call
 from msgov.clock import Clock, monotonic
-from msgov.errors import DeadlineExceeded, MsgovError
-from msgov.pipeline import Frame, Tickets
+from msgov.errors import DeadlineExceeded
+from msgov.pipeline import Frame, Tickets, forsake
 from msgov.policy import Waiting
 from msgov.scope import Scope, current
 
@@ -40,10 +40,7 @@ async def queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tic
                 finally:
                     timer.cancel()
         except BaseException:
-            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
-                got = gate.withdraw(line, clock())
-                if got is not None:
-                    gate.settle(got, Outcome(IGNORED), clock())
+            forsake(gate, line, clock())
             raise
         now = clock()
         ticket = gate.withdraw(line, now)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Token
 from typing import TypeVar
 
 from msgov import scope
-from msgov.call import IGNORED, Call, Outcome
+from msgov.call import Call
 from msgov.clock import Clock
-from msgov.errors import MsgovError
-from msgov.pipeline import Frame, Tickets
+from msgov.pipeline import Frame, Tickets, forsake
 from msgov.policy import Waiting
 
 T = TypeVar("T")
@@ -34,10 +32,7 @@ def queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets, 
             if not line.over:
                 woken.wait(max(0.0, line.until - now))
         except BaseException:
-            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
-                got = gate.withdraw(line, clock())
-                if got is not None:
-                    gate.settle(got, Outcome(IGNORED), clock())
+            forsake(gate, line, clock())
             raise
         now = clock()
         ticket = gate.withdraw(line, now)
@@ -48,17 +43,16 @@ def queue(frame: Frame, waiting: Waiting[object], call: Call, tickets: Tickets, 
     return now
 
 
-def arm(call: Call, now: float) -> Within | None:
-    """Hand the call's deadline down to what it calls, until the token is given back."""
+def arm(call: Call, now: float = 0.0) -> Within | None:
+    """Hand the call's deadline down to what it calls, until the token is given back; no timer is started at `now`."""
     return None if call.deadline is None else scope.current.set(scope.current.get().by(call.deadline))
 
 
 def bounded(handler: Callable[[Call], T], call: Call) -> T:
     """Hand `call.deadline` down to whatever the handler calls; nothing here interrupts it."""
-    if call.deadline is None:
-        return handler(call)
-    token = scope.current.set(scope.current.get().by(call.deadline))
+    token = arm(call)
     try:
         return handler(call)
     finally:
-        scope.current.reset(token)
+        if token is not None:
+            scope.current.reset(token)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from msgov.call import IGNORED, OK, YES, Call, Outcome
-from msgov.errors import Rejected, RuleError, explain, explainer
+from msgov.errors import MsgovError, Rejected, RuleError, explain, explainer
 from msgov.event import unraisable
 from msgov.policy import Answer, Around, Classify, Gate, Plan, Substitute, Waiting, classify
 
@@ -155,6 +156,14 @@ class Frame:
     def __repr__(self) -> str:
         """List the steps, outermost first."""
         return f"Frame({', '.join(type(step).__name__ for step in self.steps)})"
+
+
+def forsake(gate: Gate[Any], waiting: Waiting[Any], now: float, *, status: str = "") -> None:
+    """Leave a gate's line for a reason of one's own; what was granted at that very moment is given back."""
+    with suppress(MsgovError):  # the line's own refusal, met while leaving
+        got = gate.withdraw(waiting, now)
+        if got is not None:
+            gate.settle(got, Outcome(IGNORED, status=status), now)
 
 
 def drain(orphans: Orphans, now: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from msgov import scope as scopes
 from msgov import wire
-from msgov.call import Call, called
+from msgov.call import Call
 from msgov.clock import Clock, monotonic
 from msgov.errors import RuleError
 from msgov.pipeline import Policy
@@ -78,18 +78,16 @@ def received(edge: HttpEdge, scope: Scope, verb: str, raw: dict[bytes, bytes]) -
             baggage=said.baggage,
             criticality=said.criticality,
         )
-    call = called(
+    call = Call(
         edge.service,
         f"{verb} {UNKNOWN}",
-        None,
-        around.deadline,
-        False,
-        key,
-        headers,
-        around.attempts_left,
-        around.criticality,
-        around.trace,
+        deadline=around.deadline,
+        key=key,
+        metadata=headers,
+        attempts_left=around.attempts_left,
+        criticality=around.criticality,
     )
+    call.trace = around.trace
     return call, around, deadline is not None
 
 

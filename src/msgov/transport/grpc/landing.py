@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, Generic
 
 import grpc
 
-from msgov.call import IGNORED, NO, PERMANENT, Call, Outcome
+from msgov.call import NO, PERMANENT, Call, Outcome
 from msgov.errors import DeadlineExceeded, MsgovError, Rejected
 from msgov.event import unraisable
-from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, last_error
+from msgov.pipeline import Frame, Pipeline, Segment, Tickets, answered, forsake, last_error
 from msgov.policy import Answer, Waiting
 
 from . import status
@@ -218,11 +217,7 @@ class Landing(Generic[N]):
         line, self._line = self._line, None
         if line is not None:
             frame, waiting, tickets, _ = line
-            gate = frame.gate(tickets)
-            with suppress(MsgovError):  # the line's own refusal, met while leaving for another reason
-                ticket = gate.withdraw(waiting, now)
-                if ticket is not None:
-                    gate.settle(ticket, Outcome(IGNORED), now)
+            forsake(frame.gate(tickets), waiting, now)
 
     def _arm(self, seconds: float, act: Callable[[], None]) -> bool:
         """Set the timer; False when there is nobody left to ring it."""
