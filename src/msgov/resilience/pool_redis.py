@@ -11,9 +11,7 @@ import asyncio
 import json
 import logging
 import secrets
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +19,7 @@ from typing import Final, Self
 from msgov.backoff import Backoff
 from msgov.clock import Clock, Dice, dice, monotonic
 from msgov.connections.redis import Redis, RedisError, connected
+from msgov.connections.threaded import Threaded
 from msgov.resilience.pool import Pool
 from msgov.resilience.pool_evidence import Report, Seen
 
@@ -57,13 +56,15 @@ def _seen(value: object) -> Seen | None:
     return None
 
 
-class PoolPump:
+class PoolPump(Threaded):
     """Lets a pool speak and hear through the Redis at `url`, for as long as its block lasts.
 
     `async with PoolPump(url, pool)` works in the running loop; `with PoolPump(url, pool)` is for a service of threads,
     and keeps one thread with a loop of its own. A Redis that is away is no error: each process decides by its own calls
     until it answers again. Raises `RuleError` for a URL that cannot be.
     """
+
+    thread = "msgov-pool"
 
     def __init__(self, url: str, pool: Pool, *, clock: Clock = monotonic, chance: Dice | None = None) -> None:
         self._url = url
@@ -74,8 +75,6 @@ class PoolPump:
         self._backoff = Backoff(chance or dice(), base=0.1, cap=2.0)
         self._open = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
-        self._up: Future[asyncio.AbstractEventLoop] = Future()
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin; does not wait for it to answer."""
@@ -92,36 +91,6 @@ class PoolPump:
         async with self._open:
             with suppress(asyncio.CancelledError):
                 await self._task
-
-    def __enter__(self) -> Self:
-        """Start the loop's thread, and begin there; raises what kept it from that."""
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._threaded()), name="msgov-pool", daemon=True)
-        self._thread.start()
-        try:
-            self._up.result()
-        except BaseException:
-            self._thread.join()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop, and end the thread."""
-        assert self._thread is not None  # noqa: S101  set on entering
-        self._up.result().call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _threaded(self) -> None:
-        self._stop = asyncio.Event()
-        try:
-            async with self:
-                self._up.set_result(asyncio.get_running_loop())
-                await self._stop.wait()
-        except BaseException as error:
-            if self._up.done():
-                raise
-            self._up.set_exception(error)
 
     async def _main(self, store: Redis) -> None:
         pool, told = self._pool, False

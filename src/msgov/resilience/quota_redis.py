@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -18,6 +16,7 @@ from typing import Final, Self
 from msgov.backoff import Backoff
 from msgov.clock import Clock, Dice, dice, monotonic, wall
 from msgov.connections.redis import Counters, counters
+from msgov.connections.threaded import Threaded
 from msgov.errors import RuleError
 from msgov.resilience.quota import Ask, Quota
 
@@ -28,7 +27,7 @@ _TIMEOUT: Final = 0.5  # seconds for an answer: below the silence after which a 
 _AT_ONCE: Final = 32  # asks under way at a time, each on a connection
 
 
-class QuotaPump:
+class QuotaPump(Threaded):
     """Keeps quotas fed from the Redis at `url`, for as long as its block lasts.
 
     `async with QuotaPump(url, gate)` works in the running loop; `with QuotaPump(url, gate)` is for a service of
@@ -36,6 +35,8 @@ class QuotaPump:
     process's part, and with their leases once it answers. Raises `RuleError` for a URL that cannot be and for a gate
     without a name, which is its key in the store.
     """
+
+    thread = "msgov-quota"
 
     def __init__(self, url: str, *gates: Quota, clock: Clock = monotonic, chance: Dice | None = None) -> None:
         self._url = url
@@ -45,8 +46,6 @@ class QuotaPump:
         self._there = False  # the store answers
         self._backoff = Backoff(chance or dice(), base=0.1, cap=2.0)
         self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
-        self._up: Future[asyncio.AbstractEventLoop] = Future()
 
     def keep(self, gates: Iterable[Quota]) -> None:
         """Feed these from now on, and no others: those that come are, those that go decide by their process's part.
@@ -88,36 +87,6 @@ class QuotaPump:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-
-    def __enter__(self) -> Self:
-        """Start the loop's thread, and begin there; raises what kept it from that."""
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._threaded()), name="msgov-quota", daemon=True)
-        self._thread.start()
-        try:
-            self._up.result()
-        except BaseException:
-            self._thread.join()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop, and end the thread."""
-        assert self._thread is not None  # noqa: S101  set on entering
-        self._up.result().call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _threaded(self) -> None:
-        self._stop = asyncio.Event()
-        try:
-            async with self:
-                self._up.set_result(asyncio.get_running_loop())
-                await self._stop.wait()
-        except BaseException as error:
-            if self._up.done():
-                raise
-            self._up.set_exception(error)
 
     async def _main(self, opened: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
