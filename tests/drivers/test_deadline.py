@@ -55,6 +55,27 @@ def test_wheel_is_as_exact_for_many_calls_at_many_times() -> None:
     assert max(late) <= 0.010001
 
 
+@pytest.mark.parametrize("seconds", [0.05, 0.25])
+def test_loop_ahead_of_the_clock_rings_no_earlier(seconds: float) -> None:
+    """A loop that reads its clock once a turn (uvloop does) rings its timers early: then it has to wait on."""
+
+    async def handler(call: Call) -> object:
+        await asyncio.sleep(10)
+        return "late"
+
+    async def scene() -> float:
+        loop = asyncio.get_running_loop()
+
+        def slower() -> float:
+            return loop.time() * 0.75
+
+        with pytest.raises(DeadlineExceeded):
+            await aio.govern(Pipeline([Deadline(seconds)]), handler, clock=slower)(Call("shop"))
+        return slower()
+
+    assert seconds - 1e-5 <= run(scene()) <= seconds + 0.010001
+
+
 def test_wheel_goes_with_its_loop() -> None:
     """A process that makes many loops (a test run does) must not keep them all."""
 
