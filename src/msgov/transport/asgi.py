@@ -162,7 +162,10 @@ class Middleware:
         under: Exchange | Socket = call.context  # type: ignore[assignment]  # set by both entrances above
         around, deadline = scopes.current.get(), call.deadline
         if deadline is not None and around.deadline is not None and around.deadline < deadline:
-            around.deadline = deadline  # spent, and a policy let it in all the same: what it calls has that time too
+            # Spent, and a policy let it in all the same: what it calls has that time too.
+            around = scopes.Scope(
+                deadline, around.trace, around.attempts_left, around.key, around.baggage, around.criticality
+            )
         scopes.current.set(around.by(deadline, call.trace))  # the middleware sets it back
         try:
             await under.run(self.app)
